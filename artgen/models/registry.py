@@ -1,0 +1,52 @@
+"""Restorers by name: what builds the network and what is true of it before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from artgen.errors import UsageError
+from artgen.models.restorers.unet import RestoreUNet
+from artgen.models.spec import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A builder and the facts that hold for every model it builds."""
+
+    build: Callable[..., nn.Module]
+    facts: Facts
+
+
+_ARCHITECTURES: dict[str, Architecture] = {
+    "default": Architecture(
+        RestoreUNet, Facts(name="default", architecture="default", takes_mask=True, multiple=8, min_size=8)
+    ),
+}
+
+
+def names() -> list[str]:
+    """Every name that `build` knows."""
+    return sorted(_ARCHITECTURES)
+
+
+def build(name: str, params: Mapping[str, Any] | None = None) -> tuple[nn.Module, Facts]:
+    """A network with fresh weights (from torch's global generator) and its facts.
+
+    Raises UsageError for an unknown name or for parameters that the architecture does not take.
+    """
+    if name not in _ARCHITECTURES:
+        near = get_close_matches(name, names(), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"no model is called {name!r}; {hint}known: {', '.join(names())}")
+    architecture = _ARCHITECTURES[name]
+    params = dict(params or {})
+    try:
+        network = architecture.build(**params)
+    except TypeError as error:
+        raise UsageError(f"the model {name!r} does not take the parameters {params!r}: {error}") from error
+    return network, replace(architecture.facts, params=params)

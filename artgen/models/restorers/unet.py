@@ -1,0 +1,89 @@
+"""The shipped default: a U-Net of plain 3x3 residual blocks at half resolution and below.
+
+Shape letters: B batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))); starts as the identity, since its last convolution starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.last = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.last(F.relu(self.first(x_BCHW)))
+
+
+class RestoreUNet(nn.Module):
+    """Blind restorer for colour pictures and, as three equal channels, for grey ones.
+
+    Works at half resolution (pixel-unshuffle, as FFDNet: Zhang et al. 2018) with additive skips and plain
+    3x3 convolutions, which are what CPUs do fastest. The net predicts what to add to its input; pixels that
+    the mask marks as missing are first filled from their neighbours (`fill_missing`), so their values never
+    matter. Height and width must be multiples of 2 ** len(widths).
+
+    Args:
+        widths: channels at half, quarter, eighth... resolution.
+        blocks: residual blocks at each level, on the way down, at the bottom and on the way up.
+    """
+
+    def __init__(self, widths: Sequence[int] = (48, 96, 192), blocks: int = 2) -> None:
+        super().__init__()
+
+        def level(width: int) -> nn.Sequential:
+            return nn.Sequential(*[ResidualBlock(width) for _ in range(blocks)])
+
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.head = nn.Conv2d(4 * 4, widths[0], 3, padding=1)
+        self.encode = nn.ModuleList(level(upper) for upper, _ in pairs)
+        self.down = nn.ModuleList(nn.Conv2d(upper, lower, 2, stride=2) for upper, lower in pairs)
+        self.middle = level(widths[-1])
+        self.up = nn.ModuleList(nn.ConvTranspose2d(lower, upper, 2, stride=2) for upper, lower in pairs)
+        self.decode = nn.ModuleList(level(upper) for upper, _ in pairs)
+        self.tail = nn.Conv2d(widths[0], 3 * 4, 3, padding=1)
+
+    def forward(self, x_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
+        """x in [0, 1] with 3 channels, mask 1 where a pixel is missing; returns the picture, not clamped."""
+        filled_BCHW = fill_missing(x_BCHW, mask_B1HW)
+        hidden = self.head(F.pixel_unshuffle(torch.cat([filled_BCHW, mask_B1HW], dim=1), 2))
+        skips = []
+        for encode, down in zip(self.encode, self.down, strict=True):
+            hidden = encode(hidden)
+            skips.append(hidden)
+            hidden = down(hidden)
+        hidden = self.middle(hidden)
+        for decode, up, skip in zip(reversed(self.decode), reversed(self.up), reversed(skips), strict=True):
+            hidden = decode(up(hidden) + skip)
+        return filled_BCHW + F.pixel_shuffle(self.tail(hidden), 2)
+
+
+def fill_missing(x_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
+    """Replaces pixels where the mask is 1 by a weighted mean of the known ones near them.
+
+    A short pull-push pyramid (Gortler et al. 1996, "The Lumigraph") over blocks of 8, 4 and 2 pixels; known
+    pixels stay bit for bit. The blocks of 8 are averaged over 3x3, so a hole of up to 24 pixels gets a
+    value; deeper inside a hole the fill is 0 and all is up to the network. Height and width are multiples of 8.
+    """
+    known_B1HW = 1 - mask_B1HW
+    weighted = torch.cat([x_BCHW * known_B1HW, known_B1HW], dim=1)
+    half = F.avg_pool2d(weighted, 2)
+    quarter = F.avg_pool2d(half, 2)
+    eighth = F.avg_pool2d(F.avg_pool2d(quarter, 2), 3, stride=1, padding=1)
+    fill = eighth[:, :-1] / (eighth[:, -1:] + 1e-4)
+    for finer in (quarter, half):
+        fill = F.interpolate(fill, scale_factor=2.0)
+        # A block with few known pixels leans on the coarser value (a tenth of a full block's weight).
+        fill = (finer[:, :-1] + 0.1 * fill) / (finer[:, -1:] + 0.1)
+    return weighted[:, :-1] + F.interpolate(fill, scale_factor=2.0) * mask_B1HW

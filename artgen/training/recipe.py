@@ -1,0 +1,99 @@
+"""What a training run of a restorer is made of: one frozen dataclass, filled from TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from artgen.errors import UsageError
+from artgen.training.mixtures import DEFAULT_WEIGHTS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RestorerRecipe:
+    """Settings that decide the weights. Images are counted over all workers, so their number does not matter.
+
+    patch_px: side of the square crops, a multiple of the model's `multiple`.
+    batch_images: crops in a step.
+    steps: length of the run and of its schedule; `minutes` > 0 ends it (and the schedule) earlier, by the clock.
+    halflife_images: half-life of the running mean of the weights, at most 5 % of the images seen.
+    grey_share: share of the crops trained as grey pictures (one channel of damage, three equal channels in).
+    holdout: every n-th image of the sorted listing is kept for validation (0: none).
+    """
+
+    model: str = "default"
+    params: dict[str, Any] = field(default_factory=dict)
+    patch_px: int = 96
+    batch_images: int = 16
+    steps: int = 40_000
+    minutes: float = 0.0
+    learning_rate: float = 1e-3
+    warmup_steps: int = 400
+    weight_decay: float = 1e-4
+    clip_norm: float = 0.5
+    halflife_images: int = 16_000
+    grey_share: float = 1 / 3
+    damage: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    seed: int = 0
+    holdout: int = 60
+    report_steps: int = 100
+    validate_steps: int = 2000
+    checkpoint_minutes: float = 4.0
+    precision: str = "auto"
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("patch_px", "batch_images", "steps", "report_steps", "validate_steps"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.learning_rate <= 0 or not 0 <= self.grey_share <= 1:
+            raise UsageError(
+                f"learning_rate is {self.learning_rate} (must be above 0) and grey_share {self.grey_share} (0..1)"
+            )
+        if not self.damage or min(self.damage.values()) < 0 or sum(self.damage.values()) <= 0:
+            raise UsageError(f"damage is {self.damage!r}; give at least one kind a weight above 0")
+
+
+def recipe_names() -> list[str]:
+    """Recipes shipped with the package."""
+    return sorted(f.name[:-5] for f in resources.files("artgen.recipes").iterdir() if f.name.endswith(".toml"))
+
+
+def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> RestorerRecipe:
+    """A shipped recipe by name or a TOML file by path, with `changes` (key -> value) on top.
+
+    Raises UsageError: no such recipe, not TOML, an unknown key or a value of the wrong type.
+    """
+    if name in recipe_names():
+        text = resources.files("artgen.recipes").joinpath(f"{name}.toml").read_text("utf-8")
+    elif Path(name).is_file():
+        text = Path(name).read_text("utf-8")
+    else:
+        raise UsageError(f"no recipe {name!r}; shipped are {', '.join(recipe_names())}, or give a .toml file")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"the recipe {name!r} is not TOML: {error}") from error
+    return make_recipe({**values, **(changes or {})}, source=name)
+
+
+def make_recipe(values: Mapping[str, Any], source: str) -> RestorerRecipe:
+    """Checks keys and types; raises UsageError that quotes the key, the value and the fix."""
+    fields = {f.name: f for f in dataclasses.fields(RestorerRecipe)}
+    example = RestorerRecipe()
+    for key, value in values.items():
+        if key not in fields:
+            near = get_close_matches(key, fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
+            raise UsageError(f"unknown key {key!r} in the recipe {source!r}; {hint}")
+        wanted = type(getattr(example, key))
+        fits = isinstance(value, (int, float)) if wanted is float else isinstance(value, wanted)
+        if not fits or (isinstance(value, bool) and wanted is not bool):
+            raise UsageError(f"{key} is {value!r} in the recipe {source!r}; it must be of type {wanted.__name__}")
+    return RestorerRecipe(**values)
