@@ -40,11 +40,18 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One image of a plan. `name` is its output path below `images/`, sanitised, unique, with extension."""
+    """One image of a plan. `name` is its output path below `images/`, sanitised, unique, with extension;
+    `attempts` counts this one and the failed ones before it."""
 
     source: Source
     name: str
     mask: Source | None = None
+    attempts: int = 1
+
+    @property
+    def version(self) -> str:
+        """Changes when the image or its mask does."""
+        return self.source.version if self.mask is None else f"{self.source.version}|{self.mask.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,11 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the manifest. Columns and meanings: DESIGN.md section 2."""
+    """One row of the manifest: one source image. `status` is `ok` or `failed` with a type and message.
+
+    noise_* are estimated standard deviations, change_* absolute differences, all on a scale of 0-255; seconds is the time
+    that this image took; `source_version` and `output_name` let a grown archive be told from a changed one.
+    """
 
     key: str
     source_uri: str
@@ -71,6 +82,7 @@ class Row:
     status: Literal["ok", "failed"]
     error_type: str | None
     error_message: str | None
+    output_name: str | None
     output_uri: str | None
     output_sha256: str | None
     output_bytes: int | None

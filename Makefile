@@ -1,0 +1,35 @@
+# Every target works on a fresh machine: it sets up .venv first.
+PYTHON := .venv/bin/python
+UNIT_ARGS := -q -m "not slow and not ray and not browser"
+
+.PHONY: setup demo test unit lint bench clean
+
+setup: .venv/.done
+
+.venv/.done: pyproject.toml
+	@command -v uv >/dev/null || python3 -m pip install --quiet uv
+	@test -x $(PYTHON) || uv venv --quiet .venv
+	uv pip install --quiet --python $(PYTHON) -e ".[dev]"
+	@touch .venv/.done
+
+demo: setup
+	$(PYTHON) -m artgen demo
+
+test: setup
+	$(PYTHON) -m pytest
+
+unit: setup
+	$(PYTHON) -m pytest $(UNIT_ARGS) tests/unit
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/basedpyright
+
+bench: setup
+	$(PYTHON) bench/restore.py
+	$(PYTHON) bench/png.py
+	$(PYTHON) bench/quality.py
+
+clean:
+	rm -rf .venv demo-output

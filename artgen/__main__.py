@@ -1,0 +1,3 @@
+from artgen.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,202 @@
+"""The `artgen` command. Parsing only: each command lives in `artgen.commands`, imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from artgen import __version__
+from artgen.console import Console
+from artgen.errors import ArtgenError, UsageError
+
+GIVEN_ONLY = argparse.SUPPRESS  # a flag that was not given leaves no trace, so config files can set it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Exit codes: 0 done, 1 can be resumed, 2 wrong usage, 3 done with failed images."""
+    try:
+        args = vars(parser().parse_args(argv))
+    except SystemExit as stop:  # argparse has printed its message or --help
+        return int(stop.code or 0)
+    console = Console(as_json=args.pop("json"), quiet=args.pop("quiet"))
+    run = args.pop("run")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return run(args, console)
+    except UsageError as error:
+        return _fail(console, error, 2)
+    except ArtgenError as error:
+        return _fail(console, error, 1)
+    except KeyboardInterrupt:
+        console.say("interrupted before any image was done; the same command starts again")
+        return 1
+    except BrokenPipeError:  # the reader of stdout went away, as in `artgen ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(console: Console, error: ArtgenError, code: int) -> int:
+    if console.as_json:
+        console.result({"error": type(error).__name__, "message": str(error), "exit_code": code})
+    else:
+        sys.stderr.write(f"artgen: {error}\n")
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="artgen", description="Restore image archives; generate image sets.")
+    top.add_argument("--version", action="version", version=f"artgen {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_restore(commands)
+    _add_damage(commands)
+    _add_report(commands)
+    _add_demo(commands)
+    return top
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(run=run)
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout, logs on stderr")
+    command.add_argument("--quiet", action="store_true", help="print errors only")
+    return command
+
+
+def _flag(command: argparse.ArgumentParser, name: str, text: str, **kwargs: Any) -> None:
+    command.add_argument(name, help=text, default=GIVEN_ONLY, **kwargs)
+
+
+def _switch(command: argparse.ArgumentParser, name: str, text: str) -> None:
+    _flag(command, name, text, action="store_true")
+
+
+def _add_shared(command: argparse.ArgumentParser) -> None:
+    _flag(
+        command, "--engine", "auto: local on one machine with at most one GPU, else ray", metavar="auto|local|ray"
+    )
+    _flag(command, "--address", "address of a Ray cluster")
+    _flag(command, "--workers", "threads (local) or actors (ray)", metavar="N|MIN:MAX")
+    _flag(command, "--device", "where the model runs", metavar="auto|cpu|cuda|mps")
+    _flag(command, "--precision", "auto: bf16 on CUDA, fp32 elsewhere", metavar="auto|fp32|bf16|fp16")
+    _flag(command, "--seed", "seed of everything random", metavar="N")
+    _flag(command, "--config", "settings from a TOML file", metavar="FILE.toml")
+    _flag(command, "--set", "one setting, over all others (repeatable)", action="append", metavar="KEY=VALUE")
+    _switch(command, "--dry-run", "print the resolved plan and stop")
+    _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
+
+
+def _add_restore(commands: Any) -> None:
+    command = _command(
+        commands, "restore", _restore, "Restore an image, a folder, a tar, a zip, a Parquet file, or a bucket."
+    )
+    command.add_argument("input", help="path or URL of an image, folder, glob, .tar(.gz), .zip or .parquet")
+    command.add_argument("output", help="folder or URL for the results")
+    _flag(command, "--model", "registry name, path or URL of weights", metavar="NAME|PATH|URL")
+    _flag(command, "--to", "kind of output (repeatable)", action="append", metavar="png|parquet|webdataset")
+    _flag(command, "--masks", "masks with the same relative paths (white = repair)", metavar="URI")
+    _switch(command, "--mask-from-alpha", "repair what the image's own alpha hides")
+    _switch(command, "--keep-unmasked", "leave pixels outside the mask bit for bit")
+    _flag(command, "--tile", "largest tile side", metavar="PX")
+    _flag(command, "--overlap", "pixels that neighbouring tiles share (default: the model's)", metavar="PX")
+    _flag(command, "--batch", "tiles per forward pass", metavar="N")
+    _flag(command, "--unit-images", "images per unit of work", metavar="N")
+    _flag(command, "--on-error", "what a bad image does: record a failed row, or stop", metavar="record|stop")
+    _switch(command, "--retry-failed", "do failed images again")
+    _switch(command, "--overwrite", "clear what artgen left in OUTPUT and start anew")
+    _flag(command, "--max-pixels", "refuse images that claim more", metavar="N")
+    _flag(command, "--image-timeout", "give up on an image after this time (0: never)", metavar="S")
+    _flag(command, "--format", "file format of the pictures", metavar="png|jpeg|webp|source")
+    _flag(command, "--quality", "quality of jpeg and webp, 1-100", metavar="Q")
+    _flag(command, "--strength", "blend with the input: 0 input, 1 restored", metavar="0..1")
+    _switch(command, "--ensemble", "average over flips and turns: 8 times the work, a little better")
+    _add_shared(command)
+
+
+def _restore(args: dict[str, Any], console: Console) -> int:
+    from artgen.commands.restore import restore
+    from artgen.config import RestoreConfig, load
+
+    dry_run = args.pop("dry_run", False)
+    file, sets = args.pop("config", None), args.pop("set", None)
+    if "storage_options" in args:
+        args["storage_options"] = _json_table(args["storage_options"])
+    return restore(load(RestoreConfig, args, file=file, sets=sets), console, dry_run=dry_run)
+
+
+def _json_table(text: str) -> dict[str, Any]:
+    import json
+
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:  # the text may hold a secret: it is not quoted
+        raise UsageError(f"--storage-options is not valid JSON ({error.msg} at character {error.pos})") from error
+    if not isinstance(value, dict):
+        raise UsageError(
+            f'--storage-options is a JSON {type(value).__name__}: give an object such as {{"anon": true}}'
+        )
+    return value
+
+
+def _add_damage(commands: Any) -> None:
+    text = "Damage images in known ways, to test restorers; masks of missing parts are written beside them."
+    command = _command(commands, "damage", _damage, text)
+    command.add_argument("input", help="as for restore")
+    command.add_argument("output", help="folder or URL; images/, and masks/ where parts are missing")
+    _flag(command, "--noise", "Gaussian noise, standard deviation 0-255", metavar="SIGMA", type=float)
+    _flag(command, "--salt-pepper", "share of pixels set to black or white", metavar="P", type=float)
+    _flag(command, "--missing", "share of pixels removed", metavar="P", type=float)
+    _switch(command, "--holes", "round and square holes")
+    _switch(command, "--scratches", "long thin scratches")
+    _flag(command, "--jpeg", "JPEG at this quality", metavar="Q", type=int)
+    _switch(command, "--blur", "Gaussian blur")
+    _switch(command, "--fade", "faded, yellowed colours")
+    _switch(command, "--mixture", "two or three kinds with random strengths and order")
+    _flag(command, "--seed", "seed of everything random", metavar="N", type=int)
+
+
+def _damage(args: dict[str, Any], console: Console) -> int:
+    from artgen.commands.damage import damage
+
+    return damage(args, console)
+
+
+def _add_report(commands: Any) -> None:
+    command = _command(commands, "report", _report, "Write OUTPUT/report.html anew.")
+    command.add_argument("output", help="OUTPUT of an earlier run")
+    _flag(command, "--sample", "pictures to show", metavar="N", type=int)
+    _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
+
+
+def _report(args: dict[str, Any], console: Console) -> int:
+    from artgen.commands.report import report
+
+    if "storage_options" in args:
+        args["storage_options"] = _json_table(args["storage_options"])
+    return report(console=console, **args)
+
+
+def _add_demo(commands: Any) -> None:
+    command = _command(
+        commands, "demo", _demo, "Restore a small damaged archive that comes along, and say where the report is."
+    )
+    command.add_argument(
+        "output", nargs="?", default="demo-output", help="folder for the results (default: demo-output)"
+    )
+
+
+def _demo(args: dict[str, Any], console: Console) -> int:
+    from artgen.commands.demo import demo
+
+    return demo(args["output"], console)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""One decoder process for each thread of a worker."""
+
+from __future__ import annotations
+
+import queue
+
+from artgen.codecs.decode import Picture
+from artgen.codecs.guard import Guard
+
+
+class GuardPool:
+    """`size` guards, started at once so that they boot while the model loads; `decode` borrows an idle one."""
+
+    def __init__(self, size: int, max_pixels: int, timeout_s: float | None) -> None:
+        self._idle: queue.SimpleQueue[Guard] = queue.SimpleQueue()
+        self._all = [Guard(max_pixels=max_pixels, timeout_s=timeout_s) for _ in range(size)]
+        for guard in self._all:
+            self._idle.put(guard)
+
+    def decode(self, data: bytes) -> Picture:
+        """As `codecs.guard.Guard.decode`; waits while all guards are busy."""
+        guard = self._idle.get()
+        try:
+            return guard.decode(data)
+        finally:
+            self._idle.put(guard)
+
+    def close(self) -> None:
+        for guard in self._all:
+            guard.close()

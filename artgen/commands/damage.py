@@ -1,0 +1,98 @@
+"""`artgen damage`: pictures with known damage, by the operators that training uses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from artgen.console import Console
+from artgen.errors import ImageError, UsageError
+from artgen.records import Entry
+from artgen.storage import archive, atomic, uri
+from artgen.work.listing import Listing
+
+# Operators in the order in which damage befalls a picture; the last is how it was saved. Value: the strength of a
+# switch that takes none on the command line.
+ORDER = ("fade", "blur", "noise", "salt_pepper", "missing", "holes", "scratches", "mixture", "jpeg")
+SWITCHES = {"fade": 0.6, "blur": 1.5, "holes": 0.1, "scratches": 0.03, "mixture": 1.0}
+RANGES = {"noise": (0, 255), "salt_pepper": (0, 1), "missing": (0, 1), "jpeg": (1, 100)}
+
+
+def damage(args: dict[str, Any], console: Console) -> int:
+    """Writes OUTPUT/images/<name>.png, OUTPUT/masks/<name>.png where parts are lost, and OUTPUT/damage.jsonl.
+
+    The damage of an image follows from (seed, key) alone. Exit codes: 0, or 3 if images could not be read.
+    """
+    source, output, seed = args.pop("input"), args.pop("output"), args.pop("seed", 0)
+    strengths = _strengths(args)
+    if uri.names(output):
+        raise UsageError(f"OUTPUT {output} is not empty: choose an empty or new folder (nothing was changed)")
+    lines: list[str] = []
+    failed = 0
+    with Listing(source, archive.scan(source)) as listed:
+        for record in _damaged(listed, output, strengths, seed):
+            failed += "error" in record
+            lines.append(json.dumps(record, sort_keys=True, ensure_ascii=False))
+    atomic.write(uri.join(output, "damage.jsonl"), ("\n".join(lines) + "\n").encode())
+    facts = {"output": output, "images": len(lines) - failed, "failed": failed}
+    console.result(facts, f"{len(lines) - failed} images damaged, {failed} failed: {output}")
+    return 3 if failed else 0
+
+
+def _strengths(args: dict[str, Any]) -> dict[str, float]:
+    strengths = {name: SWITCHES.get(name, args[name]) for name in ORDER if args.get(name)}
+    if not strengths:
+        raise UsageError(f"no damage is named: use one or more of --{', --'.join(ORDER)}".replace("_", "-"))
+    for name, (low, high) in RANGES.items():
+        if name in strengths and not low <= strengths[name] <= high:
+            raise UsageError(f"--{name.replace('_', '-')} {strengths[name]:g} is out of range: use {low} to {high}")
+    return strengths
+
+
+def _damaged(listed: Listing, output: str, strengths: dict[str, float], seed: int) -> Iterator[dict[str, Any]]:
+    reader = archive.Reader()
+    for entry in listed.entries(".png"):
+        record = {"key": entry.source.key, "name": entry.name, "seed": seed, "damage": strengths}
+        try:
+            masked = _damage_one(entry, reader, output, strengths, seed)
+        except ImageError as error:
+            yield record | {"error": f"{type(error).__name__}: {error}"}
+        else:
+            yield record | {"masked": masked}
+
+
+def _damage_one(entry: Entry, reader: archive.Reader, output: str, strengths: dict[str, float], seed: int) -> float:
+    """The share of the picture that is lost."""
+    import numpy as np
+    import torch
+
+    from artgen.codecs.decode import decode
+    from artgen.codecs.encode import encode
+    from artgen.training.data import stable_seed
+    from artgen.training.degrade import round_to_file
+
+    picture = decode(reader.read(entry.source))
+    full = 255.0 if picture.bits == 8 else 65535.0
+    x_BCHW = torch.from_numpy(picture.pixels.astype(np.float32)).permute(2, 0, 1)[None] / full
+    lost_B1HW = torch.zeros_like(x_BCHW[:, :1])
+    generator = torch.Generator().manual_seed(stable_seed(seed, entry.source.key))
+    for name, strength in strengths.items():
+        x_BCHW, mask_B1HW = _operator(name)(x_BCHW, strength, generator)
+        lost_B1HW = torch.maximum(lost_B1HW, mask_B1HW)
+    pixels = (round_to_file(x_BCHW)[0].permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8)
+    alpha = picture.alpha if picture.bits == 8 or picture.alpha is None else (picture.alpha >> 8).astype(np.uint8)
+    data = encode(pixels, alpha, picture.metadata, format="png").data
+    if lost_B1HW.any():
+        mask = (lost_B1HW[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+        atomic.write(uri.join(output, "masks", entry.name), encode(mask, None, None, format="png").data)
+    atomic.write(uri.join(output, "images", entry.name), data)
+    return round(lost_B1HW.mean().item(), 4)
+
+
+def _operator(name: str) -> Any:
+    from artgen.training import degrade, mixtures
+
+    if name == "mixture":
+        return lambda x_BCHW, _, generator: mixtures.damage_at_random(x_BCHW, {"mixture": 1.0}, generator)
+    return getattr(degrade, "noise_in_file" if name == "noise" else name)

@@ -1,0 +1,182 @@
+"""Typed configuration: one dataclass, built from defaults < --config FILE.toml < flags < --set KEY=VALUE."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from artgen.errors import UsageError
+
+Sink = Literal["png", "parquet", "webdataset"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreConfig:
+    """Everything that `artgen restore` can be told. Names are the flags', with underscores.
+
+    tile, overlap: pixels of the input (overlap None: the model's own). batch: tiles per forward (0: by device).
+    unit_images: images per unit (0: grows with the archive). image_timeout: seconds, 0 for none.
+    strength: 0 returns the input, 1 the model's picture. workers: threads of the local engine or actors on Ray.
+    """
+
+    input: str
+    output: str
+    model: str = "default"
+    to: tuple[Sink, ...] = ("png",)
+    masks: str | None = None
+    mask_from_alpha: bool = False
+    keep_unmasked: bool = False
+    tile: int = 512
+    overlap: int | None = None
+    batch: int = 0
+    unit_images: int = 0
+    on_error: Literal["record", "stop"] = "record"
+    retry_failed: bool = False
+    overwrite: bool = False
+    max_pixels: int = 178_956_970
+    image_timeout: float = 600.0
+    format: Literal["png", "jpeg", "webp", "source"] = "png"
+    quality: int = 90
+    strength: float = 1.0
+    ensemble: bool = False
+    engine: Literal["auto", "local", "ray"] = "auto"
+    address: str | None = None
+    workers: str = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    seed: int = 0
+    storage_options: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("tile", self.tile, 32)
+        if self.overlap is not None:
+            _at_least("overlap", self.overlap, 0)
+            if self.overlap * 2 > self.tile:
+                raise UsageError(
+                    f"overlap {self.overlap} is more than half of tile {self.tile}: raise --tile or lower --overlap"
+                )
+        _at_least("batch", self.batch, 0)
+        _at_least("unit_images", self.unit_images, 0)
+        _at_least("max_pixels", self.max_pixels, 1)
+        _at_least("image_timeout", self.image_timeout, 0)
+        if not 1 <= self.quality <= 100:
+            raise UsageError(f"quality {self.quality} is out of range: use 1 to 100")
+        if not 0.0 <= self.strength <= 1.0:
+            raise UsageError(f"strength {self.strength} is out of range: use 0 (input) to 1 (the model's picture)")
+        if not self.to:
+            raise UsageError("no output is named: use --to png, parquet or webdataset (repeatable)")
+        if self.masks is not None and self.mask_from_alpha:
+            raise UsageError("--masks and --mask-from-alpha are both given: choose one source of masks")
+        if self.keep_unmasked and self.masks is None and not self.mask_from_alpha:
+            raise UsageError("--keep-unmasked needs masks: add --masks URI or --mask-from-alpha")
+        if self.engine == "local" and self.address is not None:
+            raise UsageError(f"--engine local takes no cluster address ({self.address!r}): drop one of the two")
+        worker_range(self.workers)
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise UsageError(f"{name} {value} is out of range: use {least} or more")
+
+
+def worker_range(workers: str) -> tuple[int, int] | None:
+    """`auto` -> None, `4` -> (4, 4), `2:8` -> (2, 8). Raises UsageError for anything else."""
+    if workers == "auto":
+        return None
+    try:
+        low, _, high = workers.partition(":")
+        least, most = int(low), int(high or low)
+    except ValueError:
+        least, most = 0, 0
+    if not 1 <= least <= most:
+        raise UsageError(f"workers {workers!r} is not understood: use N or MIN:MAX with 1 <= MIN <= MAX, or auto")
+    return least, most
+
+
+ConfigT = TypeVar("ConfigT")
+
+
+def load(
+    cls: type[ConfigT], flags: dict[str, Any], *, file: str | None = None, sets: list[str] | None = None
+) -> ConfigT:
+    """Builds `cls` from a TOML file, flags that were given, and KEY=VALUE strings, the later winning.
+
+    Raises UsageError for an unreadable file, an unknown key (with the nearest known one) or a value of the wrong type.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        values.update(_checked(cls, _read_toml(file), f"in {file}"))
+    values.update(flags)
+    for text in sets or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text!r} is not KEY=VALUE")
+        values.update(_checked(cls, {key.strip(): value.strip()}, "in --set"))
+    hints = get_type_hints(cls)
+    return cls(**{key: _convert(key, value, hints[key]) for key, value in values.items()})
+
+
+def _read_toml(file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read --config {file!r}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {file!r} is not valid TOML: {error}") from error
+
+
+def _checked(cls: type[Any], values: dict[str, Any], where: str) -> dict[str, Any]:
+    known = [field.name for field in fields(cls)]
+    renamed = {key.replace("-", "_"): value for key, value in values.items()}
+    for key in renamed:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            raise UsageError(f"unknown key {key!r} {where}: {hint}")
+    return renamed
+
+
+def _convert(key: str, value: Any, hint: Any) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return None
+        return _convert(key, value, next(arg for arg in args if arg is not type(None)))
+    if origin is Literal:
+        if value not in args:
+            raise UsageError(f"{key} {value!r} is not known: use one of {', '.join(map(str, args))}")
+        return value
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else list(value)
+        converted = [_convert(key, item, args[0]) for item in items]
+        return tuple(dict.fromkeys(converted))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise UsageError(f"{key} {value!r} is not a table of KEY = VALUE")
+        return value
+    return _scalar(key, value, hint)
+
+
+def _scalar(key: str, value: Any, kind: type) -> Any:
+    try:
+        if kind is bool:
+            if isinstance(value, bool):
+                return value
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                str(value).lower()
+            ]
+        if kind is int:
+            number = float(value)
+            if number != int(number):
+                raise ValueError
+            return int(number)
+        return kind(value)
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise UsageError(f"{key} {value!r} is not {_KIND_NAMES.get(kind, kind.__name__)}") from error
+
+
+_KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

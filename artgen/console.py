@@ -1,0 +1,97 @@
+"""What a person or a program sees: a progress bar on a terminal, plain lines elsewhere, one JSON object on --json."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from artgen.records import Outcome, Row
+
+PLAIN_EVERY_S = 10.0
+
+
+class Console:
+    """Progress and messages on stderr; with `as_json` the one result goes to stdout as JSON."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json, self.quiet = as_json, quiet
+        self._total = self._done = self._failed = self._begun_with = 0
+        self._pixels = 0.0
+        self._started = self._last_line = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def say(self, text: str) -> None:
+        if self.quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+    def result(self, facts: dict[str, Any], text: str | None = None) -> None:
+        """The outcome of the command: JSON on stdout with --json, otherwise `text` (or key: value lines)."""
+        if self.as_json:
+            print(json.dumps(facts, sort_keys=True, default=str))  # noqa: T201
+        elif not self.quiet:
+            print(text if text is not None else _lines(facts), flush=True)  # noqa: T201
+
+    def begin(self, total: int, done: int) -> None:
+        """`done` of `total` images were finished by earlier runs."""
+        self._total, self._done, self._begun_with = total, done, done
+        self._started = self._last_line = time.monotonic()
+        if done:
+            self.say(f"{done} of {total} images are already done; going on with the rest")
+        if total == done or self.quiet or self.as_json or not sys.stderr.isatty():
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            "restoring",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=RichConsole(stderr=True))
+        self._bar.start()
+        self._task = self._bar.add_task("restoring", total=total, completed=done, rate="")
+
+    def image(self, row: Row) -> None:
+        self._advance(1, row.status == "failed", (row.width or 0) * (row.height or 0))
+
+    def unit(self, outcome: Outcome) -> None:
+        """For engines that report units and not images."""
+        self._advance(outcome.images, outcome.failed, outcome.pixels)
+
+    def _advance(self, images: int, failed: int, pixels: int) -> None:
+        self._done += images
+        self._failed += failed
+        self._pixels += pixels
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, rate=self._rate())
+        elif time.monotonic() - self._last_line >= PLAIN_EVERY_S:
+            self._last_line = time.monotonic()
+            self.say(f"{self._done}/{self._total} images, {self._rate()}, {self._left()} left")
+
+    def _rate(self) -> str:
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        failed = f", {self._failed} failed" if self._failed else ""
+        return f"{self._pixels / 1e6 / seconds:.2f} MP/s{failed}"
+
+    def _left(self) -> str:
+        made = max(self._done - self._begun_with, 1)
+        seconds = round((time.monotonic() - self._started) / made * (self._total - self._done))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _lines(facts: dict[str, Any]) -> str:
+    return "\n".join(f"{key}: {value}" for key, value in facts.items())

@@ -1,0 +1,156 @@
+"""The listing of an INPUT, spilled to a temporary SQLite database so that memory stays flat."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple
+from itertools import islice
+from pathlib import PurePosixPath
+from typing import Any
+
+from artgen.records import Entry, Skipped, Source
+from artgen.sinks import manifest, parquet, shards
+from artgen.storage.names import Names
+
+SOURCE_COLUMNS = ("key", "uri", "kind", "offset", "size", "detail", "version", "problem")
+_BATCH = 2000
+
+
+class Listing:
+    """Sources of an INPUT in their order, with masks, and what of them is already done in an OUTPUT.
+
+    Close it (or use it as a context manager) to remove the temporary database.
+    """
+
+    def __init__(
+        self, root: str, found: Iterable[Source | Skipped], masks: Iterable[Source | Skipped] | None = None
+    ) -> None:
+        self.root = root
+        self.skipped = 0
+        self.first_skipped: list[Skipped] = []
+        self.masked = 0
+        # An empty name makes SQLite keep the database in memory and spill it to a temporary file as it grows.
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
+            "CREATE TABLE source(seq INTEGER PRIMARY KEY, key TEXT UNIQUE, uri, kind, offset, size, detail, version, problem);"
+            "CREATE TABLE mask(stem TEXT PRIMARY KEY, key, uri, kind, offset, size, detail, version, problem);"
+            "CREATE TABLE done(key TEXT PRIMARY KEY, name TEXT, unit TEXT);"
+            "CREATE TABLE earlier(key TEXT PRIMARY KEY, attempts INTEGER);"
+        )
+        self._add_sources(found)
+        if masks is not None:
+            self._add_masks(masks)
+
+    def __enter__(self) -> Listing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _add_sources(self, found: Iterable[Source | Skipped]) -> None:
+        def rows() -> Iterator[tuple[Any, ...]]:
+            for item in found:
+                if isinstance(item, Skipped):
+                    self.skipped += 1
+                    if len(self.first_skipped) < 100:
+                        self.first_skipped.append(item)
+                else:
+                    yield astuple(item)
+
+        self._insert(
+            "INSERT INTO source(key, uri, kind, offset, size, detail, version, problem) VALUES (?,?,?,?,?,?,?,?)",
+            rows(),
+        )
+
+    def _add_masks(self, masks: Iterable[Source | Skipped]) -> None:
+        rows = ((stem(item.key), *astuple(item)) for item in masks if isinstance(item, Source))
+        self._insert("INSERT OR IGNORE INTO mask VALUES (?,?,?,?,?,?,?,?,?)", rows)
+        self._db.create_function("stem", 1, stem, deterministic=True)
+        (self.masked,) = self._db.execute(
+            "SELECT count(*) FROM source WHERE stem(key) IN (SELECT stem FROM mask)"
+        ).fetchone()
+
+    def _insert(self, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
+        self._db.execute("BEGIN")
+        while batch := list(islice(rows, _BATCH)):
+            self._db.executemany(statement, batch)
+        self._db.execute("COMMIT")
+
+    def count(self) -> int:
+        """Images still to be done."""
+        return self._db.execute("SELECT count(*) FROM source WHERE key NOT IN (SELECT key FROM done)").fetchone()[0]
+
+    def digest(self, *, todo: bool = False) -> str:
+        """SHA-256 of the root, keys, sizes and versions (and masks'), of all sources or of those still to be done."""
+        where = "WHERE key NOT IN (SELECT key FROM done)" if todo else ""
+        hasher = hashlib.sha256(self.root.encode())
+        columns = ", ".join(SOURCE_COLUMNS[1:])
+        for row in self._db.execute(f"SELECT key, {columns} FROM source {where} ORDER BY seq"):
+            hasher.update(repr(row).encode())
+        for row in self._db.execute("SELECT stem, size, version FROM mask ORDER BY stem"):
+            hasher.update(repr(row).encode())
+        return hasher.hexdigest()
+
+    def subtract_done(self, output: str, *, retry_failed: bool, options: dict[str, Any] | None = None) -> None:
+        """Leaves out the sources that have a row of the same version in OUTPUT.
+
+        Rows of changed sources (and failed ones on `retry_failed`) are dropped from OUTPUT, so that in the end every key has
+        one row; that order is safe because a key without a row is planned again.
+        """
+        self._db.execute("DELETE FROM done")
+        self._db.execute("DELETE FROM earlier")
+        self._db.execute("CREATE TEMP TABLE stale(unit TEXT, key TEXT, attempts INTEGER)")
+        columns = ["key", "source_version", "status", "output_name", "attempts", "unit"]
+        for batch in manifest.read(output, columns=columns, options=options):
+            for row in batch.to_pylist():
+                self._take_row(row, retry_failed)
+        for (unit,) in self._db.execute("SELECT DISTINCT unit FROM stale ORDER BY unit").fetchall():
+            keys = {key for (key,) in self._db.execute("SELECT key FROM stale WHERE unit = ?", (unit,))}
+            for sink in (parquet, shards, manifest):
+                sink.drop(output, unit, keys, options)
+        self._db.execute("INSERT OR REPLACE INTO earlier SELECT key, max(attempts) FROM stale GROUP BY key")
+        self._db.execute("DROP TABLE stale")
+
+    def _take_row(self, row: dict[str, Any], retry_failed: bool) -> None:
+        known = self._db.execute("SELECT version FROM source WHERE key = ?", (row["key"],)).fetchone()
+        mask = self._mask(row["key"])
+        changed = known is not None and row["source_version"] != (
+            known[0] if mask is None else f"{known[0]}|{mask.version}"
+        )
+        retried = known is not None and retry_failed and row["status"] == "failed"
+        if changed or retried:
+            self._db.execute("INSERT INTO stale VALUES (?,?,?)", (row["unit"], row["key"], row["attempts"]))
+        else:
+            self._db.execute(
+                "INSERT OR REPLACE INTO done VALUES (?,?,?)", (row["key"], row["output_name"], row["unit"])
+            )
+
+    def entries(self, extension: str) -> Iterator[Entry]:
+        """The images still to be done, named so that no two outputs share a path on any file system."""
+        taken = (name for (name,) in self._db.execute("SELECT name FROM done WHERE name IS NOT NULL"))
+        names = Names(extension=extension, taken=taken)
+        where = "WHERE source.key NOT IN (SELECT key FROM done) ORDER BY seq"
+        for (key,) in self._db.execute(f"SELECT key FROM source {where}"):
+            names.add(key)
+        columns = ", ".join(f"source.{name}" for name in SOURCE_COLUMNS)
+        query = f"SELECT {columns}, coalesce(earlier.attempts, 0) FROM source LEFT JOIN earlier ON earlier.key = source.key {where}"
+        for row in self._db.execute(query):
+            source = Source(*row[:-1])
+            yield Entry(source, names.name(source.key), self._mask(source.key), row[-1] + 1)
+
+    def _mask(self, key: str) -> Source | None:
+        columns = ", ".join(SOURCE_COLUMNS)
+        row = self._db.execute(f"SELECT {columns} FROM mask WHERE stem = ?", (stem(key),)).fetchone()
+        return None if row is None else Source(*row)
+
+
+def stem(key: str) -> str:
+    """A key without its extension: what an image and its mask share."""
+    path = PurePosixPath(key)
+    return str(path.with_suffix("")) if path.name.strip(".") else key

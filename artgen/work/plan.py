@@ -1,0 +1,235 @@
+"""The plan: which images are to be done, cut into units, kept in OUTPUT so that any machine can go on.
+
+`prepare` lists INPUT once, compares it with the rows that OUTPUT has, and writes what is left to do as
+`_artgen/plan-<hash>/units-<n>.parquet` (a row group for each unit) with `plan.json` last. `_artgen/current.json` names
+the plan that holds; while it is absent the rows alone say what is done, so dying at any step loses nothing:
+
+    current.json removed -> stale rows dropped -> units written -> plan.json -> current.json
+
+Memory does not grow with the listing: entries pass through a temporary SQLite database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from artgen.errors import UsageError
+from artgen.records import Entry, Source, Unit
+from artgen.storage import atomic, uri
+from artgen.storage.ledger import Ledger
+from artgen.work import listing
+from artgen.work.listing import Listing
+
+UNITS_PER_FILE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRef:
+    """Where a unit (or a part of it, entries [start, stop)) stands in a plan."""
+
+    unit: str
+    file: str
+    group: int
+    start: int
+    stop: int
+    whole: bool = True
+
+    @property
+    def id(self) -> str:
+        return self.unit if self.whole else f"{self.unit}.{self.start}-{self.stop}"
+
+    @property
+    def images(self) -> int:
+        return self.stop - self.start
+
+    def halves(self) -> tuple[UnitRef, UnitRef]:
+        """The unit in two, to isolate an image that kills its worker. Raises ValueError for a single image."""
+        if self.images < 2:
+            raise ValueError(f"unit {self.id} holds one image and cannot be split")
+        middle = (self.start + self.stop) // 2
+        left = UnitRef(self.unit, self.file, self.group, self.start, middle, whole=False)
+        return left, UnitRef(self.unit, self.file, self.group, middle, self.stop, whole=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan as it stands in OUTPUT. `sizes` holds the number of images of each unit, in order."""
+
+    output: str
+    hash: str
+    images: int
+    skipped: int
+    unit_images: int
+    listing: str
+    settings: dict[str, Any]
+
+    @property
+    def units(self) -> int:
+        return math.ceil(self.images / self.unit_images) if self.images else 0
+
+    @property
+    def folder(self) -> str:
+        return uri.join(self.output, "_artgen", f"plan-{self.hash}")
+
+    def refs(self) -> Iterator[UnitRef]:
+        for number in range(self.units):
+            stop = min(self.unit_images, self.images - number * self.unit_images)
+            file = f"units-{number // UNITS_PER_FILE:05d}.parquet"
+            yield UnitRef(f"{self.hash[:8]}-{number:06d}", file, number % UNITS_PER_FILE, 0, stop)
+
+    def pending(self, ledger: Ledger) -> Iterator[UnitRef]:
+        """The units (or what is left of split ones) that the ledger does not hold."""
+        for ref in self.refs():
+            for start, stop in ledger.missing(ref.unit, ref.stop):
+                whole = (start, stop) == (0, ref.stop)
+                yield UnitRef(ref.unit, ref.file, ref.group, start, stop, whole)
+
+
+class PlanReader:
+    """Loads units of a plan; keeps the last file open, so reading in order is one pass."""
+
+    def __init__(self, folder: str, options: dict[str, Any] | None = None) -> None:
+        self._folder, self._options = folder, options
+        self._name, self._file = "", None
+
+    def load(self, ref: UnitRef) -> Unit:
+        import pyarrow.parquet as pq
+
+        if self._name != ref.file or self._file is None:
+            fs, path = uri.filesystem(uri.join(self._folder, ref.file), self._options)
+            self._name, self._file = ref.file, pq.ParquetFile(fs.open(path, "rb"))
+        rows = self._file.read_row_group(ref.group).to_pylist()
+        return Unit(ref.id, tuple(_entry(row) for row in rows[ref.start : ref.stop]))
+
+    def entries(self, plan: Plan) -> Iterator[Entry]:
+        for ref in plan.refs():
+            yield from self.load(ref).entries
+
+
+def settings_difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Lines that say how two settings differ, empty if they do not."""
+    keys = sorted(old.keys() | new.keys())
+    return [f"{key}: was {old.get(key)!r}, now {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
+
+
+def current(output: str, options: dict[str, Any] | None = None) -> Plan | None:
+    """The plan that OUTPUT stands by, or None."""
+    pointer = _read_json(uri.join(output, "_artgen", "current.json"), options)
+    if pointer is None:
+        return None
+    facts = _read_json(uri.join(output, "_artgen", f"plan-{pointer['plan']}", "plan.json"), options)
+    return None if facts is None else Plan(output=output, **facts)
+
+
+def all_plans(output: str, options: dict[str, Any] | None = None) -> Iterator[Plan]:
+    """Every plan that OUTPUT holds, whole ones only."""
+    for name in uri.names(uri.join(output, "_artgen"), options):
+        if not name.startswith("plan-"):
+            continue
+        if (facts := _read_json(uri.join(output, "_artgen", name, "plan.json"), options)) is not None:
+            yield Plan(output=output, **facts)
+
+
+def prepare(
+    listed: Listing, output: str, settings: dict[str, Any], *, unit_images: int = 0, retry_failed: bool = False,
+    options: dict[str, Any] | None = None,
+) -> Plan:  # fmt: skip
+    """The plan for this listing and these settings: the one in OUTPUT if it still holds, else a new one.
+
+    Raises UsageError if OUTPUT was made with other settings. `retry_failed` drops failed rows, so they are planned again.
+    """
+    settings_uri = uri.join(output, "_artgen", "settings.json")
+    before = _read_json(settings_uri, options)
+    if before is None:
+        atomic.write(settings_uri, _json(settings), options)
+    elif changes := settings_difference(before, settings):
+        raise UsageError(
+            f"{output} was made with other settings ({'; '.join(changes)}): "
+            "use the same settings, another OUTPUT, or --overwrite to start it anew"
+        )
+    digest = listed.digest()
+    held = current(output, options)
+    if held is not None and held.listing == digest and not retry_failed:
+        return held
+    uri.remove(uri.join(output, "_artgen", "current.json"), options)
+    listed.subtract_done(output, retry_failed=retry_failed, options=options)
+    return _write(listed, output, settings, digest, unit_images, options)
+
+
+def _write(
+    listed: Listing, output: str, settings: dict[str, Any], digest: str, unit_images: int, options: dict[str, Any] | None
+) -> Plan:  # fmt: skip
+    images = listed.count()
+    size = unit_images or default_unit_images(images)
+    identity = hashlib.sha256(
+        _json({"settings": settings, "todo": listed.digest(todo=True), "unit": size})
+    ).hexdigest()
+    plan = Plan(output, identity[:16], images, listed.skipped, size, digest, settings)
+    file_rows = size * UNITS_PER_FILE
+    for number, rows in enumerate(_chunks(listed.entries(settings["extension"]), file_rows)):
+        _write_units(uri.join(plan.folder, f"units-{number:05d}.parquet"), rows, size, options)
+    facts = {key: value for key, value in asdict(plan).items() if key != "output"}
+    atomic.write(uri.join(plan.folder, "plan.json"), _json(facts), options)
+    atomic.write(uri.join(output, "_artgen", "current.json"), _json({"plan": plan.hash}), options)
+    return plan
+
+
+def default_unit_images(images: int) -> int:
+    """Images per unit: 16 for small archives, so little is redone; 10,000 for a billion, so units stay about 100,000."""
+    return min(max(16, round(math.sqrt(images) / 3)), 10_000)
+
+
+def _chunks(entries: Iterator[Entry], size: int) -> Iterator[Iterator[Entry]]:
+    """Consecutive runs of `size` entries; each run must be consumed before the next is asked for."""
+    for first in entries:
+        yield _run(first, entries, size)
+
+
+def _run(first: Entry, rest: Iterator[Entry], size: int) -> Iterator[Entry]:
+    yield first
+    for _ in range(size - 1):
+        entry = next(rest, None)
+        if entry is None:
+            return
+        yield entry
+
+
+def _write_units(file: str, entries: Iterable[Entry], unit_images: int, options: dict[str, Any] | None) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.int64() if name in _INTEGERS else pa.string()) for name in _COLUMNS])
+    with atomic.open_for_commit(file, options) as out, pq.ParquetWriter(out, schema, compression="zstd") as writer:
+        for unit in _chunks(iter(entries), unit_images):
+            writer.write_table(pa.Table.from_pylist([_row(entry) for entry in unit], schema))
+
+
+_INTEGERS = ("offset", "size", "attempts")
+_COLUMNS = (
+    "key", "uri", "kind", "offset", "size", "detail", "version", "problem", "name", "attempts", "mask",
+)  # fmt: skip
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    mask = None if entry.mask is None else json.dumps(asdict(entry.mask))
+    return {**asdict(entry.source), "name": entry.name, "attempts": entry.attempts, "mask": mask}
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    mask = Source(**json.loads(row["mask"])) if row["mask"] else None
+    source = Source(**{name: row[name] for name in listing.SOURCE_COLUMNS})
+    return Entry(source, row["name"], mask, row["attempts"])
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1).encode()
+
+
+def _read_json(file: str, options: dict[str, Any] | None) -> Any:
+    data = uri.read_or_none(file, options)
+    return None if data is None else json.loads(data)

@@ -1,0 +1,166 @@
+"""Restores one image of a unit: fetch -> decode -> restore -> encode -> row."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from artgen.codecs.decode import Picture
+from artgen.codecs.encode import encode
+from artgen.codecs.pool import GuardPool
+from artgen.errors import ImageError, ImageTimeout, RestoreFailed
+from artgen.inference.forward import Forward
+from artgen.inference.restore import RestoreOptions, restore
+from artgen.metrics import noise
+from artgen.models.spec import Restorer
+from artgen.records import Entry, Row
+from artgen.storage.archive import Reader
+from artgen.work.unit import Made
+
+# Pixels of decoded images that may be in work at once: one large image waits for the others, so peak memory is that of
+# the largest image and not of as many as there are threads.
+PIXELS_IN_WORK = 48_000_000
+_FORMATS = {"jpg": "jpeg", "webp": "webp", "png": "png"}
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreJob:
+    """What a worker needs to restore images; picklable, the same on every machine."""
+
+    model: str
+    model_sha256: str
+    options: RestoreOptions
+    device: str = "cpu"
+    precision: str = "fp32"
+    batch: int = 1
+    quality: int = 90
+    mask_from_alpha: bool = False
+    max_pixels: int = 178_956_970
+    image_timeout: float = 600.0
+    storage_options: dict[str, Any] | None = field(default=None, repr=False)
+
+
+class Restoration:
+    """A job opened on one machine: the model on its device, readers, one decoder process for each thread."""
+
+    def __init__(self, job: RestoreJob, restorer: Restorer, guards: GuardPool) -> None:
+        self._job = job
+        self._forward = Forward(restorer, device=job.device, precision=job.precision, batch=job.batch)
+        self._reader = Reader(job.storage_options)
+        self._guards = guards
+        self._gate = PixelGate(PIXELS_IN_WORK)
+
+    def close(self) -> None:
+        self._guards.close()
+        self._reader.close()
+
+    def make(self, entry: Entry) -> Made:
+        """One entry; any ImageError becomes a failed row."""
+        started = time.monotonic()
+        row = Row(
+            key=entry.source.key, source_uri=entry.source.uri, source_sha256=None, source_bytes=None,
+            source_version=entry.version, width=None, height=None, mode=None, bits=None, status="failed", error_type=None,
+            error_message=None, output_name=None, output_uri=None, output_sha256=None, output_bytes=None,
+            model=self._job.model, model_sha256=self._job.model_sha256, noise_before=None, noise_after=None,
+            change_mean=None, change_max=None, seconds=0.0, attempts=entry.attempts, notes="", unit="",
+        )  # fmt: skip
+        try:
+            row, data = self._make(entry, row, started)
+        except ImageError as error:
+            data = None
+            row = replace(row, error_type=type(error).__name__, error_message=str(error))
+        return Made(replace(row, seconds=round(time.monotonic() - started, 4)), data)
+
+    def _make(self, entry: Entry, row: Row, started: float) -> tuple[Row, bytes | None]:
+        source = self._reader.read(entry.source)
+        row = replace(row, source_sha256=hashlib.sha256(source).hexdigest(), source_bytes=len(source))
+        try:
+            return self._restore(entry, source, row, started)
+        except ImageError as error:
+            return replace(row, error_type=type(error).__name__, error_message=str(error)), None
+
+    def _restore(self, entry: Entry, source: bytes, row: Row, started: float) -> tuple[Row, bytes]:
+        picture = self._guards.decode(source)
+        height, width = picture.pixels.shape[:2]
+        with self._gate.enter(height * width):
+            notes = list(picture.notes)
+            picture, mask = self._mask(entry, picture, notes)
+            limit = self._job.image_timeout
+            options = replace(self._job.options, deadline=started + limit if limit else None)
+            try:
+                restored = restore(picture.pixels, mask, self._forward, options)
+            except ImageTimeout as error:
+                raise ImageTimeout(f"not restored within {limit:g} s: raise --image-timeout") from error
+            notes += restored.notes
+            alpha = _fit_alpha(picture.alpha, restored.pixels.shape[:2])
+            file_format = _FORMATS[entry.name.rpartition(".")[2].lower()]
+            encoded = encode(
+                restored.pixels, alpha, picture.metadata, format=file_format, quality=self._job.quality
+            )
+            change_mean, change_max = noise.change(picture.pixels, restored.pixels)
+            row = replace(
+                row, width=width, height=height, mode=picture.mode, bits=picture.bits, status="ok",
+                output_name=entry.name, output_sha256=hashlib.sha256(encoded.data).hexdigest(),
+                output_bytes=len(encoded.data), noise_before=noise.sigma(picture.pixels),
+                noise_after=noise.sigma(restored.pixels), change_mean=change_mean, change_max=change_max,
+                notes="; ".join([*notes, *encoded.notes]),
+            )  # fmt: skip
+        return row, encoded.data
+
+    def _mask(self, entry: Entry, picture: Picture, notes: list[str]) -> tuple[Picture, np.ndarray | None]:
+        """The mask (HxW bool, True = repair) of this image, from its file or its alpha."""
+        if self._job.mask_from_alpha:
+            if picture.alpha is None:
+                notes.append("no alpha channel: nothing was masked")
+                return picture, None
+            half = 128 if picture.bits == 8 else 32768
+            mask = picture.alpha < half
+            notes.append("transparent pixels were repaired and made opaque")
+            return replace(picture, alpha=None), mask
+        if entry.mask is None:
+            return picture, None
+        drawn = self._guards.decode(self._reader.read(entry.mask))
+        if drawn.pixels.shape[:2] != picture.pixels.shape[:2]:
+            (mask_h, mask_w), (h, w) = drawn.pixels.shape[:2], picture.pixels.shape[:2]
+            raise RestoreFailed(
+                f"mask {entry.mask.key} is {mask_w}x{mask_h} and the image {w}x{h}: make them the same size"
+            )
+        return picture, drawn.pixels.mean(axis=2) * (255 if drawn.bits == 8 else 65535) ** -1 > 0.5
+
+
+def _fit_alpha(alpha: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:
+    """Alpha at the size of the restored picture: as it is, or resized where the model upscales."""
+    if alpha is None or alpha.shape == size:
+        return alpha
+    from PIL import Image
+
+    resized = Image.fromarray(alpha.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.clip(np.rint(np.asarray(resized)), 0, np.iinfo(alpha.dtype).max).astype(alpha.dtype)
+
+
+class PixelGate:
+    """Lets images in while their pixels sum to at most `limit`; a larger image goes in alone."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def enter(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._inside == 0 or self._inside + pixels <= self._limit)
+            self._inside += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= pixels
+                self._changed.notify_all()

@@ -1,0 +1,130 @@
+"""The one function that does units, whoever carries them: images in, rows out, committed in one step each.
+
+Images of all units flow through one pool of threads, so a worker never idles at the end of a unit; results are taken
+in order, so the bytes of every part are the same however the threads ran.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from artgen.errors import RunError
+from artgen.records import Entry, Outcome, Row, Unit
+from artgen.sinks import files, manifest, parquet, shards
+
+SINKS = {"png": files, "parquet": parquet, "webdataset": shards}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One image done: its row (without the fields of the output) and the encoded picture, None if it failed."""
+
+    row: Row
+    data: bytes | None
+
+
+class Maker(Protocol):
+    """Does one entry; thread-safe. Raises nothing for a bad image: that is a Made with a failed row."""
+
+    def make(self, entry: Entry) -> Made: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Where and how units are committed."""
+
+    output: str
+    to: tuple[str, ...]
+    on_error: str = "record"
+    options: dict[str, Any] | None = None
+
+
+def run(
+    units: Iterable[Unit], maker: Maker, publish: Publish, *, threads: int = 1, on_image: Callable[[Row], None] | None = None
+) -> Iterator[Outcome]:  # fmt: skip
+    """Does the units in order and yields an Outcome after each commit.
+
+    At most 2 * threads images are in flight. Raises RunError for a failed image on `on_error="stop"`; whatever ends it
+    early, the units already yielded are committed and no other leaves a part behind.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="artgen-image") as pool:
+        flowing = _flow(units, pool, maker, 2 * threads)
+        try:
+            for unit, made in flowing:
+                yield _commit(unit, made, publish, on_image)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _flow(
+    units: Iterable[Unit], pool: ThreadPoolExecutor, maker: Maker, window: int
+) -> Iterator[tuple[Unit, Iterator[Made]]]:  # fmt: skip
+    """Each unit with its results; images of later units start while those of earlier ones end."""
+    waiting: deque[Future[Made]] = deque()
+    units_begun: deque[Unit] = deque()
+    upcoming = _entries(units, units_begun)
+
+    def fill() -> None:
+        while len(waiting) < window and (entry := next(upcoming, None)) is not None:
+            waiting.append(pool.submit(maker.make, entry))
+
+    def results(unit: Unit) -> Iterator[Made]:
+        for _ in unit.entries:
+            fill()
+            yield waiting.popleft().result()
+
+    fill()
+    while units_begun:
+        unit = units_begun.popleft()
+        yield unit, results(unit)
+        fill()
+
+
+def _entries(units: Iterable[Unit], begun: deque[Unit]) -> Iterator[Entry]:
+    for unit in units:
+        begun.append(unit)
+        yield from unit.entries
+
+
+def _commit(unit: Unit, made: Iterator[Made], publish: Publish, on_image: Callable[[Row], None] | None) -> Outcome:
+    sinks = [SINKS[name].open(publish.output, unit.id, publish.options) for name in SINKS if name in publish.to]
+    rows: list[Row] = []
+    try:
+        for entry, result in zip(unit.entries, made, strict=True):
+            row = replace(result.row, unit=unit.id)
+            if result.data is not None:
+                uris = [sink.add(entry.name, entry.source.key, result.data, row) for sink in sinks]
+                row = replace(row, output_uri=uris[0])
+            elif publish.on_error == "stop":
+                raise RunError(
+                    f"{row.key}: {row.error_type}: {row.error_message} (--on-error stop; the same command resumes)"
+                )
+            rows.append(row)
+            if on_image is not None:
+                on_image(row)
+        for sink in sinks:
+            sink.commit()
+    except BaseException:
+        for sink in sinks:
+            sink.abort()
+        raise
+    manifest.write(publish.output, unit.id, rows, publish.options)
+    return outcome(unit.id, rows)
+
+
+def outcome(unit_id: str, rows: list[Row]) -> Outcome:
+    failures = [(row.key, f"{row.error_type}: {row.error_message}") for row in rows if row.status == "failed"]
+    return Outcome(
+        unit=unit_id,
+        images=len(rows),
+        failed=len(failures),
+        pixels=sum((row.width or 0) * (row.height or 0) for row in rows),
+        source_bytes=sum(row.source_bytes or 0 for row in rows),
+        output_bytes=sum(row.output_bytes or 0 for row in rows),
+        seconds=sum(row.seconds for row in rows),
+        first_failures=tuple(failures[:5]),
+    )
