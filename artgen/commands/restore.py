@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from artgen.config import RestoreConfig
 from artgen.console import Console
-from artgen.errors import RunError, UsageError
+from artgen.errors import RunError, StorageError, UsageError
 from artgen.records import Outcome
-from artgen.storage import archive, uri
+from artgen.storage import archive, atomic, uri
 from artgen.storage.ledger import Ledger
 from artgen.work import plan as plans
 from artgen.work import runlog
@@ -113,7 +113,8 @@ def conclude(plan: Plan, config: RestoreConfig, run: dict[str, Any], console: Co
         console.result(facts, f"{why}; {left} images are left: the same command goes on from here")
         return 1
     facts["report"] = write_report(config.output, config.storage_options)
-    text = f"{totals['ok']} images restored, {totals['failed']} failed, {run['megapixels_per_second']:g} MP/s; report: {facts['report']}"
+    rate = f"{run['megapixels_per_second']:g} MP/s"
+    text = f"{totals['ok']} images restored, {totals['failed']} failed, {rate}; report: {facts['report']}"
     console.result(facts, text)
     if totals["failed"]:
         for key, reason in run["first_failures"]:
@@ -218,16 +219,23 @@ def check_places(config: RestoreConfig) -> None:
 
 
 def prepare_output(config: RestoreConfig) -> None:
-    """Refuses a folder that artgen did not make; on --overwrite clears the one it did, rows first.
+    """Refuses an OUTPUT that cannot be written or that artgen did not make; on --overwrite clears the one it did.
 
-    A crash in between leaves pictures without rows, which are planned again.
+    Rows go first: a crash in between leaves pictures without rows, which are planned again.
     """
     options = config.storage_options
-    known = uri.exists(uri.join(config.output, "_artgen", "settings.json"), options)
-    if not known and uri.names(config.output, options):
-        raise UsageError(
-            f"OUTPUT {config.output} is not empty and was not made by artgen: choose an empty or new folder (nothing was changed)"
-        )
-    if known and config.overwrite:
+    probe = uri.join(config.output, "_artgen", "probe")
+    try:
+        found = uri.names(config.output, options)
+        if found and "_artgen" not in found:
+            raise UsageError(
+                f"OUTPUT {config.output} is not empty and was not made by artgen: choose an empty or new folder "
+                "(nothing was changed)"
+            )
+        atomic.write(probe, b"", options)
+        uri.remove(probe, options)
+    except StorageError as error:
+        raise UsageError(f"OUTPUT {config.output} cannot be written: {error}") from error
+    if config.overwrite:
         for name in ("_artgen/current.json", "manifest", "images", "parquet", "shards", "report.html", "_artgen"):
             uri.remove(uri.join(config.output, *name.split("/")), options)

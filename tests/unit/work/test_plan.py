@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artgen.errors import UsageError
+from artgen.records import Row, Source
+from artgen.sinks import manifest
+from artgen.storage.ledger import Ledger
+from artgen.work import plan as plans
+from artgen.work.listing import Listing, stem
+from artgen.work.plan import Plan, PlanReader
+
+SETTINGS = {"extension": ".png", "model_sha256": "0", "strength": 1.0}
+
+
+def sources(count: int, version: str = "1") -> list[Source]:
+    return [Source(f"d/{n:04d}.jpg", f"in/d/{n:04d}.jpg", "file", size=10, version=version) for n in range(count)]
+
+
+def prepare(output: Path, found: list[Source], settings: dict[str, Any] = SETTINGS, **flags: Any) -> Plan:
+    with Listing("in", found) as listed:
+        return plans.prepare(listed, str(output), settings, unit_images=3, **flags)
+
+
+def commit(plan: Plan, status: str = "ok", most: int = 10**9) -> None:
+    """Writes the manifest parts of the first `most` pending units."""
+    reader = PlanReader(plan.folder)
+    for ref in list(plan.pending(Ledger(plan.output)))[:most]:
+        unit = reader.load(ref)
+        manifest.write(plan.output, unit.id, [row(entry, status, unit.id) for entry in unit.entries])
+
+
+def row(entry: Any, status: str, unit: str) -> Row:
+    values = {name: None for name in Row.__dataclass_fields__}
+    values |= {"key": entry.source.key, "source_uri": "", "source_version": entry.version, "status": status, "model": "",
+               "model_sha256": "", "seconds": 0.0, "attempts": entry.attempts, "notes": "", "unit": unit,
+               "output_name": entry.name if status == "ok" else None}  # fmt: skip
+    return Row(**values)
+
+
+def keys(plan: Plan) -> list[str]:
+    reader = PlanReader(plan.folder)
+    return [entry.source.key for ref in plan.pending(Ledger(plan.output)) for entry in reader.load(ref).entries]
+
+
+def test_a_plan_holds_every_source_once_and_is_found_again(tmp_path: Path) -> None:
+    plan = prepare(tmp_path, sources(8))
+    assert (plan.images, plan.units) == (8, 3)
+    assert keys(plan) == [source.key for source in sources(8)]
+    assert prepare(tmp_path, sources(8)) == plan
+    commit(plan, most=1)
+    assert keys(prepare(tmp_path, sources(8))) == [source.key for source in sources(8)][3:]
+
+
+def test_grown_archive_plans_only_what_is_new_even_when_the_first_run_was_cut_short(tmp_path: Path) -> None:
+    commit(prepare(tmp_path, sources(8)), most=2)
+    grown = prepare(tmp_path, sources(11))
+    assert keys(grown) == [source.key for source in sources(11)][6:]
+    commit(grown)
+    assert keys(prepare(tmp_path, sources(11))) == []
+    assert len([r for batch in manifest.read(str(tmp_path)) for r in batch.to_pylist()]) == 11
+
+
+def test_changed_sources_lose_their_row_and_are_planned(tmp_path: Path) -> None:
+    commit(prepare(tmp_path, sources(8)))
+    changed = [replace(source, version="2") if source.key in ("d/0001.jpg", "d/0007.jpg") else source for source in sources(8)]
+    plan = prepare(tmp_path, changed)
+    assert keys(plan) == ["d/0001.jpg", "d/0007.jpg"]
+    left = [r["key"] for batch in manifest.read(str(tmp_path)) for r in batch.to_pylist()]
+    assert len(left) == 6
+    assert not set(left) & {"d/0001.jpg", "d/0007.jpg"}
+
+
+def test_retry_failed_plans_failed_rows_with_their_attempts(tmp_path: Path) -> None:
+    commit(prepare(tmp_path, sources(4)), status="failed", most=1)
+    commit(prepare(tmp_path, sources(4)))
+    assert keys(prepare(tmp_path, sources(4))) == []
+    plan = prepare(tmp_path, sources(4), retry_failed=True)
+    entries = PlanReader(plan.folder).load(next(plan.refs())).entries
+    assert [(entry.source.key, entry.attempts) for entry in entries] == [(f"d/000{n}.jpg", 2) for n in range(3)]
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_dying_while_a_new_plan_is_written_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """The process dies before the at-th write to storage; the next run must plan all that has no row."""
+    commit(prepare(tmp_path, sources(5)))
+    changed = [replace(sources(5)[0], version="2"), *sources(7)[1:]]
+    writes = 0
+
+    def dying(real: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal writes
+            writes += 1
+            if writes == at:
+                raise KeyboardInterrupt
+            return real(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("write", "open_for_commit"):
+            patch.setattr(plans.atomic, name, dying(getattr(plans.atomic, name)))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(tmp_path, changed)
+    plan = prepare(tmp_path, changed)
+    assert keys(plan) == ["d/0000.jpg", "d/0005.jpg", "d/0006.jpg"]
+
+
+def test_other_settings_are_refused_with_what_differs(tmp_path: Path) -> None:
+    prepare(tmp_path, sources(2))
+    with pytest.raises(UsageError, match=r"strength: was 1\.0, now 0\.5"):
+        prepare(tmp_path, sources(2), {**SETTINGS, "strength": 0.5})
+
+
+def test_split_units_are_done_when_their_parts_cover_them(tmp_path: Path) -> None:
+    plan = prepare(tmp_path, sources(3))
+    (ref,) = plan.pending(Ledger(str(tmp_path)))
+    left, right = ref.halves()
+    assert (left.images, right.images) == (1, 2)
+    unit = PlanReader(plan.folder).load(right)
+    manifest.write(plan.output, unit.id, [row(entry, "ok", unit.id) for entry in unit.entries])
+    assert [r.id for r in plan.pending(Ledger(str(tmp_path)))] == [left.id]
+    manifest.write(plan.output, left.id, [])
+    assert list(plan.pending(Ledger(str(tmp_path)))) == []
+
+
+def test_masks_are_found_by_stem_and_change_the_version(tmp_path: Path) -> None:
+    masks = [Source("d/0001.png", "masks/d/0001.png", "file", version="m1")]
+
+    def listed(mask: list[Source]) -> Iterator[Any]:
+        with Listing("in", sources(3), mask) as found:
+            assert found.masked == 1
+            yield plans.prepare(found, str(tmp_path), SETTINGS)
+
+    (plan,) = listed(masks)
+    entries = PlanReader(plan.folder).load(next(plan.refs())).entries
+    assert [entry.mask is not None for entry in entries] == [False, True, False]
+    assert entries[1].version == "1|m1"
+    commit(plan)
+    (again,) = listed([replace(masks[0], version="m2")])
+    assert keys(again) == ["d/0001.jpg"]
+
+
+def test_units_grow_with_the_archive() -> None:
+    assert plans.default_unit_images(10) == 16
+    assert plans.default_unit_images(10**9) == 10_000
+    assert 10**9 / plans.default_unit_images(10**9) <= 100_000
+
+
+@pytest.mark.parametrize(("key", "expected"), [("a/b.jpg", "a/b"), ("a.tar/b.c.png", "a.tar/b.c"), (".hidden", ".hidden"), ("..", "..")])
+def test_stem(key: str, expected: str) -> None:
+    assert stem(key) == expected

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from artgen.errors import RunError
+from artgen.records import Entry, Row, Source, Unit
+from artgen.sinks import manifest
+from artgen.work import unit
+from artgen.work.unit import Made, Publish
+from tests import pictures
+
+
+def entry(number: int) -> Entry:
+    return Entry(Source(key=f"{number:03d}", uri="", kind="file"), name=f"{number:03d}.png")
+
+
+def units(sizes: list[int]) -> Iterator[Unit]:
+    first = 0
+    for number, size in enumerate(sizes):
+        yield Unit(f"0000abcd-{number:06d}", tuple(entry(n) for n in range(first, first + size)))
+        first += size
+
+
+class Maker:
+    """Makes small pictures in random time; keys in `bad` fail."""
+
+    def __init__(self, bad: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+        self.bad, self.inside, self.most, self.lock = bad, 0, 0, threading.Lock()
+
+    def make(self, entry: Entry) -> Made:
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        time.sleep(random.random() / 200)
+        with self.lock:
+            self.inside -= 1
+        key = entry.source.key
+        failed = key in self.bad
+        row = Row(
+            key=key, source_uri="", source_sha256="", source_bytes=1, source_version="", width=4, height=4, mode="RGB", bits=8,
+            status="failed" if failed else "ok", error_type="DecodeFailed" if failed else None,
+            error_message="bad" if failed else None, output_name=entry.name, output_uri=None, output_sha256="", output_bytes=1,
+            model="m", model_sha256="0", noise_before=1.0, noise_after=1.0, change_mean=0.0, change_max=0.0, seconds=0.0,
+            attempts=1, notes="", unit="",
+        )  # fmt: skip
+        return Made(row, None if failed else pictures.png(pictures.picture(int(key), 8, 8)))
+
+
+def rows(output: Path) -> list[dict]:
+    return [row for batch in manifest.read(str(output)) for row in batch.to_pylist()]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_units_are_committed_in_order_with_every_entry_once(tmp_path: Path, threads: int) -> None:
+    sizes = [1, 5, 2, 7, 1, 1, 3]
+    maker = Maker(bad={"003"})
+    outcomes = list(unit.run(units(sizes), maker, Publish(str(tmp_path), ("png", "parquet")), threads=threads))
+    assert [outcome.images for outcome in outcomes] == sizes
+    assert sum(outcome.failed for outcome in outcomes) == 1
+    assert [row["key"] for row in rows(tmp_path)] == [f"{n:03d}" for n in range(sum(sizes))]
+    assert maker.most <= threads
+    assert len(list((tmp_path / "images").iterdir())) == sum(sizes) - 1
+
+
+def test_threads_do_not_change_bytes(tmp_path: Path) -> None:
+    trees = []
+    for threads in (1, 4):
+        output = tmp_path / str(threads)
+        list(unit.run(units([4, 4]), Maker(), Publish(str(output), ("parquet", "webdataset")), threads=threads))
+        trees.append([path.read_bytes() for folder in ("parquet", "shards") for path in sorted((output / folder).iterdir())])
+    assert trees[0] == trees[1]
+
+
+def test_an_error_leaves_committed_units_and_no_half_of_another(tmp_path: Path) -> None:
+    publish = Publish(str(tmp_path), ("parquet",), on_error="stop")
+    with pytest.raises(RunError, match="004"):
+        list(unit.run(units([3, 3, 3]), Maker(bad={"004"}), publish, threads=3))
+    assert [row["key"] for row in rows(tmp_path)] == ["000", "001", "002"]
+    assert len(list((tmp_path / "parquet").iterdir())) == 1
+
+
+def test_units_are_taken_as_they_are_needed(tmp_path: Path) -> None:
+    taken = []
+
+    def endless() -> Iterator[Unit]:
+        for number in range(10**9):
+            taken.append(number)
+            yield Unit(f"0000abcd-{number:06d}", (entry(number),))
+
+    outcomes = unit.run(endless(), Maker(), Publish(str(tmp_path), ("png",)), threads=2)
+    next(outcomes)
+    assert len(taken) < 12
+    outcomes.close()  # type: ignore[attr-defined]
