@@ -1,0 +1,63 @@
+"""What a sink is: one output format of one unit. Each module of a format has `open`, `read` and, where many
+pictures share a file, `drop`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from artgen.records import Row
+
+
+class Sink(Protocol):
+    """One unit on its way into one output format: `add` in entry order, then `commit` or `abort`."""
+
+    def add(self, name: str, key: str, data: bytes, row: Row) -> str:
+        """Takes one encoded picture; returns its output_uri, relative to OUTPUT. Raises StorageError.
+
+        Of `row` only what is the same in every run is stored: never times or attempts.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Publishes what was added, in one atomic step. Raises StorageError."""
+        ...
+
+    def abort(self) -> None:
+        """Forgets what was added; leaves no temporary file."""
+        ...
+
+
+def read(output_uri: str, where: str, options: Mapping[str, Any] | None = None) -> bytes:
+    """The bytes of one written picture; `where` is the `output_uri` of its manifest row.
+
+    Raises StorageError when it is no longer there.
+    """
+    from artgen.sinks import files, parquet, shards
+
+    if where.startswith(parquet.FOLDER + "/"):
+        return parquet.read(output_uri, where, options)
+    if where.startswith(shards.FOLDER + "/"):
+        return shards.read(output_uri, where, options)
+    return files.read(output_uri, where, options)
+
+
+def picture_facts(row: Row, data: bytes) -> dict[str, Any]:
+    """What goes beside a picture in Parquet and JSON; width and height are those of the written picture."""
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:  # reads the header only
+        width, height = image.size
+    return {
+        "key": row.key,
+        "width": width,
+        "height": height,
+        "source_sha256": row.source_sha256,
+        "noise_before": row.noise_before,
+        "noise_after": row.noise_after,
+        "change_mean": row.change_mean,
+        "change_max": row.change_max,
+        "notes": row.notes,
+    }

@@ -1,0 +1,44 @@
+"""`--to png`: the tree of pictures, OUTPUT/images/<name>. Each picture is published by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from artgen.errors import StorageError
+from artgen.records import Row
+from artgen.storage import atomic, uri
+
+FOLDER = "images"
+
+
+class Files:
+    """Writes every picture at `add`: a redone unit writes the same bytes to the same names."""
+
+    def __init__(self, output_uri: str, options: Mapping[str, Any] | None) -> None:
+        self._output_uri = output_uri
+        self._options = options
+
+    def add(self, name: str, key: str, data: bytes, row: Row) -> str:
+        """One atomic put; returns `images/<name>`. Raises StorageError."""
+        where = f"{FOLDER}/{name}"
+        atomic.write(uri.join(self._output_uri, where), data, self._options)
+        return where
+
+    def commit(self) -> None:
+        """Nothing is left to publish."""
+
+    def abort(self) -> None:
+        """Pictures that are written stay: the unit is redone and replaces them."""
+
+
+def open(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Files:
+    return Files(output_uri, options)
+
+
+def read(output_uri: str, where: str, options: Mapping[str, Any] | None = None) -> bytes:
+    """The bytes of `images/<name>`. Raises StorageError when it is gone."""
+    data = uri.read_or_none(uri.join(output_uri, where), options)
+    if data is None:
+        raise StorageError(f"{where!r} is no longer in {uri.shown(output_uri)!r}")
+    return data

@@ -1,0 +1,161 @@
+"""The manifest: OUTPUT/manifest/part-<unit>.parquet, one row per source image, the commit record of a unit."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from artgen.errors import StorageError
+from artgen.records import Row
+from artgen.sinks import parquet
+from artgen.storage import atomic, ledger, uri
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("source_sha256", pa.string()),
+        pa.field("source_bytes", pa.int64()),
+        pa.field("source_version", pa.string(), nullable=False),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("mode", pa.string()),
+        pa.field("bits", pa.int16()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error_type", pa.string()),
+        pa.field("error_message", pa.string()),
+        pa.field("output_name", pa.string()),
+        pa.field("output_uri", pa.string()),
+        pa.field("output_sha256", pa.string()),
+        pa.field("output_bytes", pa.int64()),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("model_sha256", pa.string(), nullable=False),
+        pa.field("noise_before", pa.float32()),
+        pa.field("noise_after", pa.float32()),
+        pa.field("change_mean", pa.float32()),
+        pa.field("change_max", pa.float32()),
+        pa.field("seconds", pa.float32(), nullable=False),
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("notes", pa.string(), nullable=False),
+        pa.field("unit", pa.string(), nullable=False),
+    ]
+)
+
+# Parts are small (one unit) and, on an object store, each costs a round trip.
+_READERS = 8
+
+
+def table(rows: Iterable[Row]) -> pa.Table:
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+
+
+def write(output_uri: str, unit_id: str, rows: Iterable[Row], options: Mapping[str, Any] | None = None) -> None:
+    """Commits a unit: publishes its rows in one atomic step, after everything else is written.
+
+    Raises StorageError.
+    """
+    _put(output_uri, unit_id, table(rows), options)
+
+
+def read(
+    output_uri: str,
+    columns: Sequence[str] | None = None,
+    *,
+    status: Literal["ok", "failed"] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Streams the manifest part by part in the order of units: `columns` (default all), rows of `status` only.
+
+    Memory does not grow with the number of parts. Raises StorageError when a part cannot be read.
+    """
+    units = iter(ledger.Ledger(output_uri, dict(options) if options else None).units())
+    waiting: deque[Future[pa.Table]] = deque()
+    with ThreadPoolExecutor(_READERS, "manifest") as pool:
+        try:
+            while True:
+                while len(waiting) < 2 * _READERS and (unit := next(units, None)) is not None:
+                    waiting.append(pool.submit(_part, output_uri, unit, columns, status, options))
+                if not waiting:
+                    return
+                yield from waiting.popleft().result().to_batches()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def totals(output_uri: str, options: Mapping[str, Any] | None = None) -> dict[str, int]:
+    """Rows by status: `{"ok": n, "failed": m}`."""
+    import pyarrow.compute as pc
+
+    counts = {"ok": 0, "failed": 0}
+    for batch in read(output_uri, ["status"], options=options):
+        done = pc.sum(pc.equal(batch.column(0), "ok")).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
+        counts["ok"] += done
+        counts["failed"] += batch.num_rows - done
+    return counts
+
+
+def drop(output_uri: str, unit_id: str, keys: Set[str], options: Mapping[str, Any] | None = None) -> int:
+    """Rewrites a part without `keys`, atomically; returns how many rows went.
+
+    A part that loses all its rows stays, empty: it still says that its unit is done. Rows in a Parquet part
+    move up as in `parquet.drop` with the same keys.
+    """
+    if not uri.exists(ledger.part_uri(output_uri, unit_id), options):
+        return 0
+    rows = _part(output_uri, unit_id, None, None, options).to_pylist()
+    gone = sorted(_row_number(row) for row in rows if row["key"] in keys and _row_number(row) >= 0)
+    kept = [row for row in rows if row["key"] not in keys]
+    if len(kept) == len(rows):
+        return 0
+    for row in kept:
+        if (number := _row_number(row)) >= 0:
+            part = row["output_uri"].partition("#")[0]
+            row["output_uri"] = f"{part}#{number - sum(dropped < number for dropped in gone)}"
+    _put(output_uri, unit_id, pa.Table.from_pylist(kept, schema=SCHEMA), options)
+    return len(rows) - len(kept)
+
+
+def _row_number(row: dict[str, Any]) -> int:
+    """The row of a Parquet part that an output_uri names; -1 for any other."""
+    where = row["output_uri"] or ""
+    return int(where.partition("#")[2]) if where.startswith(parquet.FOLDER + "/") else -1
+
+
+def _part(
+    output_uri: str,
+    unit_id: str,
+    columns: Sequence[str] | None,
+    status: str | None,
+    options: Mapping[str, Any] | None,
+) -> pa.Table:
+    part_uri = ledger.part_uri(output_uri, unit_id)
+    data = uri.read_or_none(part_uri, options)
+    if data is None:
+        raise StorageError(f"the manifest part {uri.shown(part_uri)!r} has vanished while it was read")
+    wanted = list(SCHEMA.names if columns is None else columns)
+    try:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            rows = file.read(columns=[*wanted, "status"], use_threads=False)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StorageError(
+            f"cannot read the manifest part {uri.shown(part_uri)!r}: {uri.explain(error)}"
+        ) from error
+    if status:
+        import pyarrow.compute as pc
+
+        rows = rows.filter(pc.equal(rows.column("status"), status))  # pyright: ignore[reportAttributeAccessIssue]
+    return rows.select(wanted)
+
+
+def _put(output_uri: str, unit_id: str, rows: pa.Table, options: Mapping[str, Any] | None) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    atomic.write(ledger.part_uri(output_uri, unit_id), buffer.getbuffer(), options)

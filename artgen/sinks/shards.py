@@ -1,0 +1,132 @@
+"""`--to webdataset`: OUTPUT/shards/<unit>.tar, a picture and a JSON file for each sample.
+
+A WebDataset sample is the members whose names agree up to the first dot of the last component, so the
+sample key has no dot there; it ends in a hash of the image's key, so it is unique in the whole OUTPUT.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import posixpath
+import tarfile
+from collections.abc import Mapping, Set
+from typing import IO, Any, cast
+
+from artgen.errors import StorageError
+from artgen.records import Row
+from artgen.sinks.base import picture_facts
+from artgen.sinks.spool import Spool
+from artgen.storage import uri
+
+FOLDER = "shards"
+
+
+class Shard:
+    """Spools members as they come; headers are deterministic (time 0, owner 0), so bytes are too."""
+
+    def __init__(self, output_uri: str, unit_id: str, options: Mapping[str, Any] | None) -> None:
+        self._where = f"{FOLDER}/{unit_id}.tar"
+        self._uri = uri.join(output_uri, self._where)
+        self._options = options
+        self._spool = Spool(self._uri, options)
+        self._tar = tarfile.open(fileobj=self._spool.file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._members = 0
+
+    def add(self, name: str, key: str, data: bytes, row: Row) -> str:
+        """Returns `shards/<unit>.tar#<member of the picture>`. Raises StorageError."""
+        sample, extension = sample_key(name, key), posixpath.splitext(name)[1].lower()
+        self.append(sample + extension, data)
+        self.append(sample + ".json", _json(picture_facts(row, data)))
+        return f"{self._where}#{sample}{extension}"
+
+    def append(self, member: str, data: bytes) -> None:
+        header = tarfile.TarInfo(member)
+        header.size = len(data)
+        try:
+            self._tar.addfile(header, io.BytesIO(data))
+        except OSError as error:
+            raise StorageError(
+                f"cannot spool {uri.shown(self._uri)!r}: {uri.explain(error)}; free space where it is spooled"
+            ) from error
+        # tarfile keeps every header for reading; a writer needs none, and memory must stay flat.
+        self._tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue] (missing from the stubs)
+        self._members += 1
+
+    def commit(self) -> None:
+        if not self._members:
+            # Whatever an earlier attempt at this unit left: it has no pictures now.
+            self.abort()
+            uri.remove(self._uri, self._options)
+            return
+        self._tar.close()
+        self._spool.publish()
+
+    def abort(self) -> None:
+        try:
+            self._tar.close()
+        finally:
+            self._spool.discard()
+
+
+def open(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Shard:
+    return Shard(output_uri, unit_id, options)
+
+
+def sample_key(name: str, key: str) -> str:
+    """`a/b.c.png` and its key -> `a/b_c-<12 hex digits>`: no dot in the last component, unique by the key."""
+    folder, file = posixpath.split(posixpath.splitext(name)[0])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    return posixpath.join(folder, f"{file.replace('.', '_')}-{digest}")
+
+
+def read(output_uri: str, where: str, options: Mapping[str, Any] | None = None) -> bytes:
+    """The bytes of the picture at `shards/<unit>.tar#<member>`. Raises StorageError when it is gone."""
+    name, _, member = where.partition("#")
+    fs, path = uri.filesystem(uri.join(output_uri, name), options)
+    try:
+        with cast(IO[bytes], fs.open(path, "rb")) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            for header in tar:
+                if header.name == member:
+                    return _data(tar, header)
+    except (OSError, tarfile.TarError) as error:
+        raise StorageError(f"cannot read {where!r} in {uri.shown(output_uri)!r}: {uri.explain(error)}") from error
+    raise StorageError(f"{where!r} in {uri.shown(output_uri)!r} has no such member: the shard has changed since")
+
+
+def drop(output_uri: str, unit_id: str, keys: Set[str], options: Mapping[str, Any] | None = None) -> int:
+    """Rewrites a shard without the samples of `keys`, atomically; returns how many samples went."""
+    fs, path = uri.filesystem(uri.join(output_uri, FOLDER, f"{unit_id}.tar"), options)
+    if not fs.exists(path):
+        return 0
+    with cast(IO[bytes], fs.open(path, "rb")) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        doomed = set()
+        for header in tar:
+            if header.name.endswith(".json") and json.loads(_data(tar, header))["key"] in keys:
+                doomed.add(header.name.removesuffix(".json"))
+        if not doomed:
+            return 0
+        sink = open(output_uri, unit_id, options)
+        try:
+            for header in tar:
+                if posixpath.splitext(header.name)[0] not in doomed:
+                    sink.append(header.name, _data(tar, header))
+        except BaseException:
+            sink.abort()
+            raise
+    sink.commit()
+    return len(doomed)
+
+
+def _data(tar: tarfile.TarFile, header: tarfile.TarInfo) -> bytes:
+    member = tar.extractfile(header)
+    if member is None:
+        raise StorageError(f"{header.name!r} is not a file in its shard: the shard was not written by artgen")
+    return member.read()
+
+
+def _json(facts: dict[str, Any]) -> bytes:
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in facts.items()}
+    return json.dumps(finite, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()

@@ -1,0 +1,68 @@
+"""What a run leaves behind, made by the real sinks: for the tests of sinks and report."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from artgen.records import Row
+
+_UNKNOWN = ("width", "height", "mode", "bits", "output_name", "output_uri", "output_sha256", "output_bytes")
+_UNKNOWN += ("noise_before", "noise_after", "change_mean", "change_max")
+UNIT = "0123abcd-000000"
+
+
+def row(key: str, **values: object) -> Row:
+    """A row of a restored picture; `values` replace fields."""
+    plain = Row(
+        key=key,
+        source_uri=f"in/{key}",
+        source_sha256="ab" * 32,
+        source_bytes=1000,
+        source_version="1000-1",
+        width=4,
+        height=3,
+        mode="RGB",
+        bits=8,
+        status="ok",
+        error_type=None,
+        error_message=None,
+        output_name=f"{key}.png",
+        output_uri=f"images/{key}.png",
+        output_sha256="cd" * 32,
+        output_bytes=900,
+        model="default",
+        model_sha256="ef" * 32,
+        noise_before=20.0,
+        noise_after=2.0,
+        change_mean=5.0,
+        change_max=90.0,
+        seconds=0.5,
+        attempts=1,
+        notes="",
+        unit=UNIT,
+    )
+    return replace(plain, **values)  # pyright: ignore[reportArgumentType]
+
+
+def failed(key: str, error_type: str = "DecodeFailed", message: str = "truncated: 252 bytes missing") -> Row:
+    unknown = dict.fromkeys(_UNKNOWN)
+    return row(key, status="failed", error_type=error_type, error_message=message, **unknown)
+
+
+def png(seed: int, size: tuple[int, int] = (4, 3)) -> bytes:
+    """The bytes of a picture of `size` (width, height), different for each seed."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from artgen.errors import StorageError
+from artgen.records import Row
+from artgen.sinks import manifest
+from tests.outputs import failed, files_below, row
+
+UNITS = [f"0123abcd-{index:06d}" for index in range(40)]
+
+
+def keys(output: Path, **options: object) -> list[str]:
+    batches = manifest.read(str(output), ["key"], **options)  # pyright: ignore[reportArgumentType]
+    return [key for batch in batches for key in batch.column("key").to_pylist()]
+
+
+def test_the_schema_has_the_columns_of_a_row() -> None:
+    assert manifest.SCHEMA.names == [field.name for field in fields(Row)]
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    rows = [row("new\nline ü", notes="a; b"), failed("bad", message="why"), row("c", noise_before=None, bits=16)]
+    manifest.write(str(tmp_path), UNITS[0], rows)
+    assert list(files_below(tmp_path)) == [f"manifest/part-{UNITS[0]}.parquet"]
+    found = pa.Table.from_batches(manifest.read(str(tmp_path)))
+    assert found.schema == manifest.SCHEMA
+    assert found.to_pylist() == [asdict(item) for item in rows]
+
+
+def test_parts_stream_in_the_order_of_their_units(tmp_path: Path) -> None:
+    for unit in reversed(UNITS):
+        manifest.write(str(tmp_path), unit, [row(f"{unit}/a", unit=unit), row(f"{unit}/b", unit=unit)])
+    assert keys(tmp_path) == [f"{unit}/{name}" for unit in UNITS for name in "ab"]
+    stream = manifest.read(str(tmp_path), ["key"])
+    assert next(stream).num_columns == 1
+    stream.close()  # pyright: ignore[reportAttributeAccessIssue] (it is a generator: readers in flight are let go)
+
+
+def test_rows_are_filtered_by_status_and_counted(tmp_path: Path) -> None:
+    manifest.write(str(tmp_path), UNITS[0], [row("a"), failed("b"), row("c")])
+    manifest.write(str(tmp_path), UNITS[1], [failed("d")])
+    assert keys(tmp_path, status="failed") == ["b", "d"]
+    assert keys(tmp_path, status="ok") == ["a", "c"]
+    assert manifest.totals(str(tmp_path)) == {"ok": 2, "failed": 2}
+
+
+def test_an_output_without_a_manifest_has_no_rows(tmp_path: Path) -> None:
+    assert list(manifest.read(str(tmp_path / "nothing"))) == []
+    assert manifest.totals(str(tmp_path)) == {"ok": 0, "failed": 0}
+
+
+def test_dropped_keys_move_the_rows_of_a_parquet_part_up(tmp_path: Path) -> None:
+    part = f"parquet/part-{UNITS[0]}.parquet"
+    rows = [row(f"k{index}", output_uri=f"{part}#{index}") for index in range(4)]
+    manifest.write(str(tmp_path), UNITS[0], [rows[0], failed("bad"), *rows[1:]])
+    assert manifest.drop(str(tmp_path), UNITS[0], {"k0", "k2", "bad", "other"}) == 3
+    assert keys(tmp_path) == ["k1", "k3"]
+    (batch,) = manifest.read(str(tmp_path), ["output_uri"])
+    assert batch.column(0).to_pylist() == [f"{part}#0", f"{part}#1"]
+    assert manifest.drop(str(tmp_path), UNITS[0], {"k0"}) == 0
+
+
+def test_a_part_that_loses_all_rows_still_says_that_its_unit_is_done(tmp_path: Path) -> None:
+    manifest.write(str(tmp_path), UNITS[0], [failed("a")])
+    assert manifest.drop(str(tmp_path), UNITS[0], {"a"}) == 1
+    assert len(files_below(tmp_path)) == 1
+    assert keys(tmp_path) == []
+    assert manifest.drop(str(tmp_path), "0123abcd-000099", {"a"}) == 0
+
+
+def test_a_broken_part_says_which(tmp_path: Path) -> None:
+    manifest.write(str(tmp_path), UNITS[0], [row("a")])
+    (tmp_path / "manifest" / f"part-{UNITS[0]}.parquet").write_bytes(b"PAR1 torn")
+    with pytest.raises(StorageError, match=UNITS[0]):
+        keys(tmp_path)
+
+
+def test_writing_a_manifest_imports_neither_torch_nor_pandas_nor_datasets() -> None:
+    script = (
+        "import sys; from artgen.sinks import files, parquet, shards, manifest;"
+        "print([n for n in ('torch', 'pandas', 'pyarrow.dataset', 'pyarrow.compute', 'ray') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
