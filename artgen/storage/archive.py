@@ -1,0 +1,171 @@
+"""An INPUT as a stream of sources; `Reader` reads their bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from artgen.errors import SourceUnreadable, UsageError
+from artgen.records import Kind, Skipped, Source
+from artgen.storage import kind, listing, parquet, tar, targz, zip
+from artgen.storage import uri as uris
+from artgen.storage.blob import BlobFile
+from artgen.storage.member import Member, to_json
+from artgen.storage.reader import Reader
+
+__all__ = ["MAX_BYTES", "Reader", "scan"]
+
+MAX_BYTES = 1 << 30
+"""Largest member of an archive, in bytes unpacked; more is refused by its declared size."""
+
+_ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
+
+
+def scan(
+    input_uri: str,
+    options: uris.Options | None = None,
+    *,
+    cache_dir: str | None = None,
+    max_bytes: int = MAX_BYTES,
+    exclude: str = "",
+) -> Iterator[Source | Skipped]:
+    """Streams every image of INPUT (DESIGN.md section 1) and what is not one, in an order that is always
+    the same. Archives are indexed, not read; a container or member that cannot be read is a Source with
+    `problem` set. Memory does not grow with the listing, except with one folder (of local storage) or
+    the directory of one zip.
+
+    cache_dir: folder (path or URI) for the seek points of .tar.gz archives, which cost one pass to find; give
+    the same to Reader. Without it each Reader finds them again, once for each archive.
+    max_bytes: archive members that unpack to more are refused.
+    exclude: a folder that is not listed (OUTPUT inside INPUT).
+    Raises UsageError at once when INPUT does not exist or cannot be one, StorageError when a store fails.
+    """
+    root = listing.resolve(input_uri, options)
+    if root.alone:
+        item = next(listing.items(root))
+        found = kind.of(item.name)
+        if item.skip or found in ("other", "foreign"):
+            raise UsageError(
+                f"INPUT {uris.shown(input_uri)!r} is not an image or a readable archive "
+                f"({item.skip or 'by its extension'}); give an image, a folder, a .tar, .tar.gz, .zip or .parquet"
+            )
+    return _scan(root, Reader(options, cache_dir), max_bytes, exclude)
+
+
+def _scan(root: listing.Root, reader: Reader, max_bytes: int, exclude: str) -> Iterator[Source | Skipped]:
+    odd = _Keys()
+    for item in listing.items(root, exclude):
+        # Only a name with \xNN in it, its own or an undecodable byte, may meet its double.
+        key = odd.unique(item.name) if _ESCAPED.search(item.name) else item.name
+        found = kind.of(item.name)
+        reason = item.skip or kind.clutter(item.name)
+        file = Source(
+            key,
+            item.uri,
+            "file",
+            0,
+            item.size,
+            to_json(raw=item.raw) if item.raw else "",
+            item.version,
+            item.problem,
+        )
+        if reason:
+            yield Skipped(key, reason)
+        elif item.problem or found == "image":
+            yield file
+        elif found == "other":
+            yield Skipped(key, f"not an image (.{kind.extension(item.name)})")
+        elif found == "foreign":
+            yield _with_problem(
+                file, f"artgen does not open .{kind.extension(item.name)} archives; repack it as .tar or .zip"
+            )
+        elif found == "unknown":
+            yield _sniffed(file, reader)
+        else:
+            yield from _members(file, found, "" if root.alone else f"{key}/", reader, max_bytes)
+
+
+def _sniffed(file: Source, reader: Reader) -> Source | Skipped:
+    try:
+        head = reader.head(file, kind.SNIFF_BYTES)
+    except SourceUnreadable as error:
+        return _with_problem(file, str(error))
+    return file if kind.looks_like_image(head) else Skipped(file.key, "not an image (by its first bytes)")
+
+
+def _members(
+    container: Source, found: kind.FileKind, prefix: str, reader: Reader, max_bytes: int
+) -> Iterator[Source | Skipped]:
+    keys = _Keys()
+    try:
+        if container.size == 0:
+            raise SourceUnreadable("empty file")
+        if found in ("tar", "targz"):  # whichever its name says, its first bytes know
+            found = "targz" if reader.head(container, 2) == b"\x1f\x8b" else "tar"
+        indexed, members = _index(container, found, reader, max_bytes)
+        for member in members:
+            key = keys.unique(prefix + listing.readable(member.name) if member.name else container.key)
+            if member.skip:
+                yield Skipped(key, member.skip)
+            else:
+                detail = {**json.loads(member.detail or "{}"), **json.loads(container.detail or "{}")}
+                yield Source(
+                    key,
+                    container.uri,
+                    indexed,
+                    member.offset,
+                    member.size,
+                    to_json(**detail) if detail else "",
+                    container.version,
+                    member.problem,
+                )
+    except SourceUnreadable as error:
+        yield _with_problem(container, str(error))
+
+
+def _index(
+    container: Source, found: kind.FileKind, reader: Reader, max_bytes: int
+) -> tuple[Kind, Iterator[Member]]:
+    if found == "targz":
+        return "targz", _gzip_members(reader.gzip(container))
+    blob = reader.container(container)
+    if found == "zip":
+        return "zip", zip.index(blob, max_bytes)
+    if found == "parquet":
+        return "parquet", parquet.index(blob)
+    return "tar", tar.index(BlobFile(blob, longest=tar.LONGEST_HEADER), blob.size)
+
+
+def _gzip_members(gzip: targz.Gzip) -> Iterator[Member]:
+    yield from tar.index(gzip.file, None)
+    gzip.keep_index()
+
+
+def _with_problem(source: Source, problem: str) -> Source:
+    return Source(
+        source.key,
+        source.uri,
+        source.kind,
+        0,
+        source.size,
+        source.detail,
+        source.version,
+        problem or source.problem,
+    )
+
+
+class _Keys:
+    """Makes the keys of one container unique: a repeated one gets #2, #3, ... in order."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._repeats: dict[str, int] = {}
+
+    def unique(self, key: str) -> str:
+        found = key
+        while found in self._seen:
+            self._repeats[key] = self._repeats.get(key, 1) + 1
+            found = f"{key}#{self._repeats[key]}"
+        self._seen.add(found)
+        return found

@@ -1,0 +1,161 @@
+"""Writes that are there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING
+
+from artgen.errors import StorageError, UsageError
+from artgen.storage import uri as uris
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+PREFIX = ".artgen-"
+"""Begins the name of every temporary file, so that `sweep` knows them and listings skip them."""
+
+
+def write(uri: str, data: bytes | memoryview, options: uris.Options | None = None, *, fsync: bool = False) -> None:
+    """Publishes `data` at `uri`, making its folders. Readers see the old file or the whole new one.
+
+    fsync: local only; the data are on the disk before the name is. Raises StorageError.
+    """
+    if uris.is_local(uri):
+        with open_for_commit(uri, fsync=fsync) as file:
+            file.write(data)
+        return
+    fs, path = uris.filesystem(uri, options)
+    with _explained(uri):
+        _make_parents(fs, path)
+        fs.pipe_file(path, bytes(data))
+
+
+@contextmanager
+def open_for_commit(uri: str, options: uris.Options | None = None, *, fsync: bool = False) -> Iterator[IO[bytes]]:
+    """A local binary file, seekable, that is published at `uri` when the block ends well and removed when it
+    does not. Local: a temporary file in the same folder, renamed. Elsewhere: spooled to this machine's
+    temporary folder, then one put or multipart upload, which stores publish whole. Raises StorageError.
+    """
+    if uris.is_local(uri):
+        path = os.path.abspath(uris.local_path(uri))
+        with _explained(uri):
+            spool = _create_beside(path)
+    else:
+        with _explained(uri):
+            fd, spool = tempfile.mkstemp(prefix=PREFIX, suffix=".tmp")
+            os.close(fd)
+    try:
+        with _explained(uri):
+            with open(spool, "w+b") as file:
+                yield file
+                file.flush()
+                if fsync:
+                    os.fsync(file.fileno())
+            _publish(spool, uri, options)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(spool)
+    if fsync and uris.is_local(uri):
+        _fsync_folder(os.path.dirname(os.path.abspath(uris.local_path(uri))))
+
+
+def sweep(folder_uri: str, older_than_s: float = 24 * 3600) -> int:
+    """Removes temporary files that a killed process left below a local folder and that have not been written
+    to for `older_than_s` seconds; returns how many. Stores hold none: 0. Links are not followed.
+    """
+    if not uris.is_local(folder_uri):
+        return 0
+    removed = 0
+    before = time.time() - older_than_s
+    for folder, _, names in os.walk(uris.local_path(folder_uri)):
+        for name in names:
+            if name.startswith(PREFIX) and name.endswith(".tmp"):
+                path = os.path.join(folder, name)
+                with suppress(FileNotFoundError):  # another worker sweeps too
+                    if os.lstat(path).st_mtime <= before:
+                        os.unlink(path)
+                        removed += 1
+    return removed
+
+
+def check_writable(folder_uri: str, options: uris.Options | None = None) -> None:
+    """Makes the folder and writes and removes one small file in it. Raises UsageError when that fails, so
+    that a run with an OUTPUT it cannot write to ends before it starts.
+    """
+    probe = uris.join(folder_uri, f"{PREFIX}{secrets.token_hex(8)}.tmp")
+    try:
+        write(probe, b"artgen", options)
+        if uris.is_local(probe):
+            os.unlink(uris.local_path(probe))
+        else:
+            fs, path = uris.filesystem(probe, options)
+            with _explained(probe):
+                fs.rm_file(path)
+    except (StorageError, OSError) as error:
+        raise UsageError(f"OUTPUT {uris.shown(folder_uri)!r} cannot be written to: {error}") from error
+
+
+def _create_beside(path: str) -> str:
+    folder = os.path.dirname(path)
+    spool = os.path.join(folder, f"{PREFIX}{secrets.token_hex(8)}.tmp")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+    try:
+        fd = os.open(spool, flags, 0o666)  # unlike mkstemp's, its mode follows the umask
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+        fd = os.open(spool, flags, 0o666)
+    os.close(fd)
+    return spool
+
+
+def _publish(spool: str, uri: str, options: uris.Options | None) -> None:
+    if uris.is_local(uri):
+        os.replace(spool, os.path.abspath(uris.local_path(uri)))
+        return
+    fs, path = uris.filesystem(uri, options)
+    _make_parents(fs, path)
+    fs.put_file(spool, path)
+
+
+def _make_parents(fs: AbstractFileSystem, path: str) -> None:
+    """Folders, for filesystems that have them; object stores do not, and s3fs would try to make a bucket."""
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    if not {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"} & set(protocols):
+        fs.makedirs(fs._parent(path), exist_ok=True)
+
+
+def _fsync_folder(folder: str) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Any error of the operating system or the store as StorageError with the place, the reason and a fix."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write {uris.shown(uri)!r}: {uris.explain(error)}{_fix(error)}") from error
+    except Exception as error:
+        if not type(error).__module__.startswith(("botocore", "aiohttp", "gcsfs", "google", "azure", "asyncio")):
+            raise
+        raise StorageError(f"cannot write {uris.shown(uri)!r}: {uris.explain(error)}") from error
+
+
+def _fix(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "; free some space, then run the same command again"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return "; grant write access or choose another OUTPUT"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        return "; a file lies where a folder is needed, or a folder where the file goes"
+    return ""

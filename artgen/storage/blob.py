@@ -1,0 +1,140 @@
+"""A file read by ranges, local or remote, and the same as a seekable Python file."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from artgen.errors import SourceUnreadable, StorageError
+from artgen.storage import uri as uris
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+READ_AHEAD = 128 * 1024
+"""Bytes fetched at a time while walking headers. A remote request costs about as much time as a few
+hundred kilobytes; larger blocks would download archives of small images whole."""
+
+
+class Blob(Protocol):
+    """Bytes at a place. `fetch` is thread-safe and returns fewer bytes than asked only at the end."""
+
+    size: int
+    version: str
+
+    def fetch(self, start: int, end: int) -> bytes: ...
+
+
+class LocalBlob:
+    """A regular local file; closed when the last user drops it, so a cache may forget it at any time."""
+
+    def __init__(self, path: str | bytes) -> None:
+        self._fd = -1
+        # O_NONBLOCK: opening a pipe that took the file's place must not hang.
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise SourceUnreadable(f"{os.fsdecode(path)!r} is not a regular file")
+        self.size = status.st_size
+        self.version = f"{status.st_size}-{status.st_mtime_ns}"
+
+    def fetch(self, start: int, end: int) -> bytes:
+        data = os.pread(self._fd, max(0, min(end, self.size) - start), start)
+        if start + len(data) < min(end, self.size):  # Linux returns at most 2 GiB a call
+            parts = [data]
+            at = start + len(data)
+            while parts[-1] and at < min(end, self.size):
+                parts.append(os.pread(self._fd, min(end, self.size) - at, at))
+                at += len(parts[-1])
+            data = b"".join(parts)
+        return data
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+class RemoteBlob:
+    """An object of a store, one request a range. The store's own errors become FileNotFoundError,
+    PermissionError or, when the store itself is at fault, StorageError.
+    """
+
+    def __init__(self, fs: AbstractFileSystem, path: str, size: int | None = None, version: str = "") -> None:
+        self._fs = fs
+        self._path = path
+        if size is None:
+            info = self._ask(fs.info, path)
+            if info.get("size") is None:
+                raise SourceUnreadable(f"the server does not tell the size of {path!r}; copy the file first")
+            size, version = int(info["size"]), uris.version_of(info)
+        self.size = size
+        self.version = version
+
+    def fetch(self, start: int, end: int) -> bytes:
+        end = min(end, self.size)
+        # A range with both ends given: s3fs would ask for the size first otherwise.
+        return bytes(self._ask(self._fs.cat_file, self._path, start=start, end=end)) if start < end else b""
+
+    def _ask(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
+            raise
+        except Exception as error:
+            # fsspec has already retried. An outage must not mark a million images as failed: end the run.
+            raise StorageError(
+                f"cannot read {self._path!r}: {uris.explain(error)}; the same command resumes the run"
+            ) from error
+
+
+class BlobFile(io.RawIOBase):
+    """A seekable file over a blob with one block of read-ahead. Not thread-safe.
+
+    longest: no single read may ask for more bytes (a header that lies about its length); ValueError.
+    """
+
+    def __init__(self, blob: Blob, block: int = READ_AHEAD, longest: int | None = None) -> None:
+        super().__init__()
+        self._blob = blob
+        self._block = block
+        self._longest = longest
+        self._at = 0
+        self._start = 0
+        self._buffer = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._blob.size}[whence]
+        if base + offset < 0:
+            raise OSError(22, f"seek to {base + offset}, before the start of the file")
+        self._at = base + offset
+        return self._at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._blob.size - self._at)
+        size = left if size is None or size < 0 else min(size, left)
+        if self._longest is not None and size > self._longest:
+            raise ValueError(f"a header claims {size} bytes")
+        inside = self._at - self._start
+        if not 0 <= inside <= len(self._buffer) - size:
+            self._start, inside = self._at, 0
+            self._buffer = self._blob.fetch(self._at, self._at + max(size, self._block)) if size else b""
+        data = self._buffer[inside : inside + size]
+        self._at += len(data)
+        return data
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

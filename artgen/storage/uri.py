@@ -1,0 +1,172 @@
+"""Addresses: local paths and fsspec URLs. Local paths never import fsspec; nothing here opens data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from artgen.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+Options = Mapping[str, Any]
+"""Keyword arguments of the fsspec filesystem (credentials, endpoint). They never appear in a message."""
+
+_LOCAL = ("", "file", "local")
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+
+
+def scheme(uri: str) -> str:
+    """The protocol of a URL (`s3`, `file`, ...), or "" for a plain path."""
+    head, sep, _ = uri.partition("://")
+    return head if sep and "/" not in head else ""
+
+
+def is_local(uri: str) -> bool:
+    """Whether `uri` is a plain path or a `file://` URL."""
+    return scheme(uri) in _LOCAL
+
+
+def local_path(uri: str) -> str:
+    """The path of a local `uri`, `~` expanded. Raises UsageError for any other protocol."""
+    name = scheme(uri)
+    if name not in _LOCAL:
+        raise UsageError(f"{shown(uri)!r} is not on this machine; give a local path or a file:// URL")
+    return os.path.expanduser(uri[len(name) + 3 :] if name else uri)
+
+
+def join(uri: str, *parts: str) -> str:
+    """`uri` with `parts` below it, joined by one slash each. Parts are taken as they are."""
+    for part in parts:
+        uri = uri + part.lstrip("/") if uri.endswith("/") else f"{uri}/{part.lstrip('/')}"
+    return uri
+
+
+def filesystem(uri: str, options: Options | None = None) -> tuple[AbstractFileSystem, str]:
+    """The fsspec filesystem of `uri` and the path within it.
+
+    `options` go to the filesystem; without them fsspec's own configuration (files in
+    ~/.config/fsspec, FSSPEC_* variables) and the store's own environment apply. Local paths take no
+    options. Listings are never cached, so that a second look sees what another process wrote.
+    Raises UsageError when the protocol is unknown, its package is missing or the options do not fit.
+    """
+    if is_local(uri):
+        from fsspec.implementations.local import LocalFileSystem
+
+        return LocalFileSystem(), os.path.abspath(local_path(uri))
+    from fsspec.core import url_to_fs
+
+    protocol = scheme(uri).split("::", 1)[0]
+    settings = dict(options or {})
+    if protocol in _EXTRAS:
+        settings.setdefault("use_listings_cache", False)
+    try:
+        fs, path = url_to_fs(uri, **settings)
+    except ImportError as error:
+        raise UsageError(f"{shown(uri)!r}: reading {protocol}:// needs {_cure(protocol, error)}") from error
+    except (ValueError, TypeError) as error:
+        if "rotocol" in str(error):
+            raise UsageError(
+                f"{shown(uri)!r}: no storage is known as {protocol}://; use a local path, s3://, gs:// or az://"
+            ) from None
+        # The text of this error may quote option values, so only the names are told.
+        names = ", ".join(sorted(settings)) or "none"
+        raise UsageError(f"{shown(uri)!r}: {protocol}:// does not take these storage options: {names}") from None
+    return fs, str(path)
+
+
+def exists(uri: str, options: Options | None = None) -> bool:
+    """Whether a file or folder lies at `uri`."""
+    if is_local(uri):
+        return os.path.lexists(local_path(uri))
+    fs, path = filesystem(uri, options)
+    try:
+        return bool(fs.exists(path))
+    except Exception as error:
+        raise StorageError(f"cannot look at {shown(uri)!r}: {explain(error)}") from error
+
+
+def shown(uri: str) -> str:
+    """`uri` fit for a message: user names, passwords and signed query strings left out."""
+    if is_local(uri):
+        return uri
+    head, _, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{head}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+
+
+def explain(error: BaseException) -> str:
+    """One line on an error of the operating system or a store, for the end of a message."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f" (errno {error.errno})" if error.errno else "")
+    name = type(error).__name__
+    text = " ".join(str(error).split())[:300]
+    if name == "NoCredentialsError":
+        return "no credentials found; set the store's environment variables or profile, or give storage options"
+    return f"{text} ({name})" if text else name
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """The version of a stored object from fsspec's info: its etag, else its size and a time."""
+    etag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
+    if etag:
+        return str(etag).strip('"')
+    for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        if info.get(name) is not None:
+            return f"{info.get('size')}-{info[name]}"
+    return str(info.get("size"))
+
+
+def _cure(protocol: str, error: ImportError) -> str:
+    if protocol in _EXTRAS:
+        return f"an extra package; run: pip install 'artgen[{_EXTRAS[protocol]}]'"
+    return f"a package that is not installed: {error}"
+
+
+def names(folder: str, options: Options | None = None) -> list[str]:
+    """Names of the files and folders directly in `folder`, sorted; none if it does not exist."""
+    if is_local(folder):
+        try:
+            return sorted(os.listdir(local_path(folder)))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StorageError(f"cannot list {shown(folder)!r}: {explain(error)}") from error
+    fs, path = filesystem(folder, options)
+    try:
+        found = [str(item).rstrip("/") for item in fs.ls(path, detail=False)]
+    except FileNotFoundError:
+        return []
+    except Exception as error:
+        raise StorageError(f"cannot list {shown(folder)!r}: {explain(error)}") from error
+    # Object stores list a marker of the folder itself as a member of it.
+    return sorted({item.rpartition("/")[2] for item in found if item != path.rstrip("/")})
+
+
+def read_or_none(uri: str, options: Options | None = None) -> bytes | None:
+    """The bytes of a small file, None if it does not exist. Raises StorageError."""
+    fs, path = filesystem(uri, options)
+    try:
+        return fs.cat_file(path)  # pyright: ignore[reportReturnType]
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        raise StorageError(f"cannot read {shown(uri)!r}: {explain(error)}") from error
+
+
+def remove(uri: str, options: Options | None = None) -> None:
+    """Removes a file or a folder with all that is in it; what does not exist is removed already. Raises StorageError."""
+    fs, path = filesystem(uri, options)
+    try:
+        fs.rm(path, recursive=True)
+    except FileNotFoundError:
+        return
+    except Exception as error:
+        raise StorageError(f"cannot remove {shown(uri)!r}: {explain(error)}") from error
+
+
+def normal(uri: str) -> str:
+    """One spelling for each place, to compare two: local paths absolute with links resolved."""
+    return os.path.realpath(local_path(uri)) if is_local(uri) else uri.rstrip("/")
