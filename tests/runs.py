@@ -26,7 +26,11 @@ def artgen(*args: str | Path, timeout: float = 240) -> subprocess.CompletedProce
 
 def rows(output: Path) -> list[dict[str, Any]]:
     """All rows of the manifest by key; fails when a key has two."""
-    found = [row for part in sorted((output / "manifest").glob("part-*.parquet")) for row in pq.read_table(part).to_pylist()]
+    found = [
+        row
+        for part in sorted((output / "manifest").glob("part-*.parquet"))
+        for row in pq.read_table(part).to_pylist()
+    ]
     keys = [row["key"] for row in found]
     assert len(keys) == len(set(keys)), f"keys with two rows: {sorted(k for k in set(keys) if keys.count(k) > 1)}"
     return sorted(found, key=lambda row: row["key"])

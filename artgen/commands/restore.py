@@ -224,18 +224,17 @@ def prepare_output(config: RestoreConfig) -> None:
     Rows go first: a crash in between leaves pictures without rows, which are planned again.
     """
     options = config.storage_options
-    probe = uri.join(config.output, "_artgen", "probe")
     try:
         found = uri.names(config.output, options)
-        if found and "_artgen" not in found:
-            raise UsageError(
-                f"OUTPUT {config.output} is not empty and was not made by artgen: choose an empty or new folder "
-                "(nothing was changed)"
-            )
-        atomic.write(probe, b"", options)
-        uri.remove(probe, options)
     except StorageError as error:
-        raise UsageError(f"OUTPUT {config.output} cannot be written: {error}") from error
+        raise UsageError(f"OUTPUT {config.output} cannot be used: {error}") from error
+    if found and "_artgen" not in found:
+        raise UsageError(
+            f"OUTPUT {config.output} is not empty and was not made by artgen: choose an empty or new folder "
+            "(nothing was changed)"
+        )
+    atomic.check_writable(uri.join(config.output, "_artgen"), options)
+    atomic.sweep(config.output)
     if config.overwrite:
         for name in ("_artgen/current.json", "manifest", "images", "parquet", "shards", "report.html", "_artgen"):
             uri.remove(uri.join(config.output, *name.split("/")), options)

@@ -10,6 +10,9 @@ from typing import Any
 from torch import nn
 
 from artgen.errors import UsageError
+from artgen.models.restorers.article import EncoderDecoder
+from artgen.models.restorers.dncnn import DnCNN
+from artgen.models.restorers.identity import Identity
 from artgen.models.restorers.unet import RestoreUNet
 from artgen.models.spec import Facts
 
@@ -23,6 +26,12 @@ class Architecture:
 
 
 _ARCHITECTURES: dict[str, Architecture] = {
+    "article": Architecture(
+        EncoderDecoder,
+        Facts(name="article", architecture="article", channels=1, multiple=16, overlap=64, min_size=1),
+    ),
+    "dncnn": Architecture(DnCNN, Facts(name="dncnn", architecture="dncnn", channels=1, overlap=24)),
+    "identity": Architecture(Identity, Facts(name="identity", architecture="identity", overlap=8)),
     "default": Architecture(
         RestoreUNet, Facts(name="default", architecture="default", takes_mask=True, multiple=8, min_size=8)
     ),
@@ -49,4 +58,5 @@ def build(name: str, params: Mapping[str, Any] | None = None) -> tuple[nn.Module
         network = architecture.build(**params)
     except TypeError as error:
         raise UsageError(f"the model {name!r} does not take the parameters {params!r}: {error}") from error
-    return network, replace(architecture.facts, params=params)
+    channels = params.get("channels", architecture.facts.channels)
+    return network, replace(architecture.facts, params=params, channels=channels)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import platform
 import secrets
 import tempfile
 import time
@@ -66,8 +68,9 @@ def open_for_commit(uri: str, options: uris.Options | None = None, *, fsync: boo
 
 
 def sweep(folder_uri: str, older_than_s: float = 24 * 3600) -> int:
-    """Removes temporary files that a killed process left below a local folder and that have not been written
-    to for `older_than_s` seconds; returns how many. Stores hold none: 0. Links are not followed.
+    """Removes temporary files that a killed process left below a local folder: those of processes of this machine
+    that are gone, and any that have not been written to for `older_than_s` seconds. Returns how many; stores hold
+    none: 0. Links are not followed.
     """
     if not uris.is_local(folder_uri):
         return 0
@@ -78,7 +81,7 @@ def sweep(folder_uri: str, older_than_s: float = 24 * 3600) -> int:
             if name.startswith(PREFIX) and name.endswith(".tmp"):
                 path = os.path.join(folder, name)
                 with suppress(FileNotFoundError):  # another worker sweeps too
-                    if os.lstat(path).st_mtime <= before:
+                    if _owner_is_gone(name) or os.lstat(path).st_mtime <= before:
                         os.unlink(path)
                         removed += 1
     return removed
@@ -101,9 +104,28 @@ def check_writable(folder_uri: str, options: uris.Options | None = None) -> None
         raise UsageError(f"OUTPUT {uris.shown(folder_uri)!r} cannot be written to: {error}") from error
 
 
+def _owner_is_gone(name: str) -> bool:
+    """Whether a temporary file's name says that a process of this machine made it that runs no more."""
+    host, _, rest = name.removeprefix(PREFIX).partition("-")
+    pid = rest.partition("-")[0]
+    if host != _host() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it runs, as somebody else
+        return False
+    return False
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
 def _create_beside(path: str) -> str:
     folder = os.path.dirname(path)
-    spool = os.path.join(folder, f"{PREFIX}{secrets.token_hex(8)}.tmp")
+    spool = os.path.join(folder, f"{PREFIX}{_host()}-{os.getpid()}-{secrets.token_hex(8)}.tmp")
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
     try:
         fd = os.open(spool, flags, 0o666)  # unlike mkstemp's, its mode follows the umask

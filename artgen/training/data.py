@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Generator as Producer
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 
 class Batch(NamedTuple):
-    """clean and damaged: float, N x 3 x patch x patch, clean in [0, 1]; mask: N x 1 x patch x patch, 1 = lost."""
+    """clean and damaged: float, N x channels x patch x patch, clean in [0, 1]; mask: N x 1 x patch x patch, 1 = lost."""
 
     clean: Tensor
     damaged: Tensor
@@ -43,11 +44,12 @@ class Crops:
     """Crop number `position` of an endless training set made of pictures in memory.
 
     pictures: uint8, H x W x 3 or H x W, each at least patch_px on both sides. Every epoch shows each picture
-    once, in its own order.
+    once, in its own order. channels: of the model; 1 makes every crop grey, 3 makes three equal channels of grey.
     """
 
     pictures: Sequence[np.ndarray]
     recipe: RestorerRecipe
+    channels: int = 3
 
     def __post_init__(self) -> None:
         if not self.pictures:
@@ -66,10 +68,10 @@ class Crops:
         top = integer(generator, 0, pixels.shape[0] - patch)
         left = integer(generator, 0, pixels.shape[1] - patch)
         pixels = pixels[top : top + patch, left : left + patch]
-        pixels = np.rot90(pixels, integer(generator, 0, 3))
-        if integer(generator, 0, 1):
-            pixels = pixels[:, ::-1]
-        as_grey = uniform(generator, 0, 1) < self.recipe.grey_share
+        if self.recipe.turns:
+            pixels = np.rot90(pixels, integer(generator, 0, 3))
+            pixels = pixels[:, ::-1] if integer(generator, 0, 1) else pixels
+        as_grey = uniform(generator, 0, 1) < self.recipe.grey_share or self.channels == 1
         if pixels.ndim == 2:
             return torch.from_numpy(pixels.copy())[None]
         if as_grey:
@@ -89,13 +91,13 @@ class Crops:
             generator = Generator().manual_seed(stable_seed(self.recipe.seed, "crop", position))
             x_1CHW = self.clean(position, order, generator)[None].float().div(255)
             image, mask = damage_at_random(x_1CHW, self.recipe.damage, generator)
-            clean.append(x_1CHW.expand(-1, 3, -1, -1))
-            damaged.append(image.expand(-1, 3, -1, -1))
+            clean.append(x_1CHW.expand(-1, self.channels, -1, -1))
+            damaged.append(image.expand(-1, self.channels, -1, -1))
             masks.append(mask)
         return Batch(torch.cat(clean), torch.cat(damaged), torch.cat(masks))
 
 
-def prefetch(make: Callable[[int], T], first: int, depth: int = 4) -> Iterator[T]:
+def prefetch(make: Callable[[int], T], first: int, depth: int = 4) -> Producer[T, None, None]:
     """Yields make(first), make(first + 1), ... made ahead of time in one thread; its errors surface here."""
     ready: queue.Queue[T | BaseException] = queue.Queue(depth)
     stop = threading.Event()

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from artgen.errors import RunError
 from artgen.training.data import Batch, prefetch
 from artgen.training.ema import update_mean
+from artgen.training.losses import LOSSES
 from artgen.training.recipe import RestorerRecipe
 from artgen.training.schedules import cosine, ema_decay
 
@@ -74,7 +74,7 @@ def train(
             rate = recipe.learning_rate * cosine(progress, state.step, recipe.warmup_steps)
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
-            loss = step_once(state, batch, autocast, forward=forward, clip_norm=recipe.clip_norm)
+            loss = step_once(state, batch, recipe, forward=forward, autocast=autocast)
 
             state.step += 1
             seen_images = state.step * recipe.batch_images
@@ -97,20 +97,20 @@ def train(
 def step_once(
     state: TrainState,
     batch: Batch,
-    autocast: contextlib.AbstractContextManager[object],
+    recipe: RestorerRecipe,
     *,
     forward: Callable[[Tensor, Tensor], Tensor],
-    clip_norm: float,
+    autocast: contextlib.AbstractContextManager[object],
 ) -> float | None:
     """One step of the optimiser; None (and no change) when the loss or its gradient is not finite."""
     device = next(state.network.parameters()).device
     clean, damaged, mask = (t.to(device, memory_format=torch.channels_last, non_blocking=True) for t in batch)
     with autocast:
         restored = forward(damaged, mask)
-    loss = F.l1_loss(restored.float(), clean)
+    loss = LOSSES[recipe.loss](restored.float(), clean)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    norm = nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
     if not torch.isfinite(norm):
         return None
     state.optimizer.step()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -24,19 +26,17 @@ DEFAULT_WEIGHTS: dict[str, float] = {
 
 
 def damage_at_random(x_1CHW: Tensor, weights: Mapping[str, float], generator: Generator) -> Damaged:
-    """Damages one crop; the returned mask is what the restorer is told (a lost pixel of an unknown mask is not in it).
+    """Damages one crop; the mask is what the restorer is told (without what was lost and nobody knows of).
 
     x: float in [0, 1], 1 or 3 channels. Raises UsageError for a kind that does not exist.
     """
     unknown = sorted(set(weights) - set(_KINDS))
     if unknown:
         raise UsageError(f"no training damage is called {unknown[0]!r}; choose from {', '.join(sorted(_KINDS))}")
-    point = uniform(generator, 0, sum(weights.values()))
-    for kind, weight in weights.items():
-        point -= weight
-        if point < 0:
-            return _KINDS[kind](x_1CHW, 1.0, generator)
-    return _KINDS[kind](x_1CHW, 1.0, generator)
+    kinds = [kind for kind, weight in weights.items() if weight > 0]
+    ends = list(accumulate(weights[kind] for kind in kinds))
+    chosen = bisect(ends, uniform(generator, 0, ends[-1]))
+    return _KINDS[kinds[min(chosen, len(kinds) - 1)]](x_1CHW, 1.0, generator)
 
 
 def _chance(generator: Generator, share: float) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from artgen.errors import UsageError
+from artgen.training.losses import LOSSES
 from artgen.training.mixtures import DEFAULT_WEIGHTS
 
 
@@ -24,6 +25,7 @@ class RestorerRecipe:
     steps: length of the run and of its schedule; `minutes` > 0 ends it (and the schedule) earlier, by the clock.
     halflife_images: half-life of the running mean of the weights, at most 5 % of the images seen.
     grey_share: share of the crops trained as grey pictures (one channel of damage, three equal channels in).
+    turns: turn and mirror the crops at random.
     holdout: every n-th image of the sorted listing is kept for validation (0: none).
     """
 
@@ -37,8 +39,10 @@ class RestorerRecipe:
     warmup_steps: int = 400
     weight_decay: float = 1e-4
     clip_norm: float = 0.5
+    loss: str = "l1"
     halflife_images: int = 16_000
     grey_share: float = 1 / 3
+    turns: bool = True
     damage: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
     seed: int = 0
     holdout: int = 60
@@ -56,6 +60,8 @@ class RestorerRecipe:
             raise UsageError(
                 f"learning_rate is {self.learning_rate} (must be above 0) and grey_share {self.grey_share} (0..1)"
             )
+        if self.loss not in LOSSES:
+            raise UsageError(f"loss is {self.loss!r}; choose from {', '.join(LOSSES)}")
         if not self.damage or min(self.damage.values()) < 0 or sum(self.damage.values()) <= 0:
             raise UsageError(f"damage is {self.damage!r}; give at least one kind a weight above 0")
 

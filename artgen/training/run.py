@@ -16,7 +16,7 @@ from PIL import Image
 
 from artgen.errors import UsageError
 from artgen.models import registry
-from artgen.models.spec import Facts
+from artgen.models.spec import Restorer
 from artgen.training.data import Crops
 from artgen.training.loop_restorer import TrainState, progress_of, train
 from artgen.training.recipe import RestorerRecipe
@@ -46,12 +46,12 @@ def train_restorer(
     pictures, skipped = read_pictures(data, recipe.patch_px)
     held = pictures[:: recipe.holdout] if recipe.holdout else []
     kept = [p for i, p in enumerate(pictures) if not recipe.holdout or i % recipe.holdout]
-    crops = Crops(kept or held, recipe)
 
     torch.manual_seed(recipe.seed)
     network, facts = registry.build(recipe.model, recipe.params)
+    crops = Crops(kept or held, recipe, facts.channels)
     facts = dataclasses.replace(facts, damage=tuple(recipe.damage), licence=recipe.licence)
-    network.to(where, memory_format=torch.channels_last)
+    network = network.to(where).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     mean = copy.deepcopy(network).requires_grad_(False)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -71,7 +71,7 @@ def train_restorer(
     def on_report(numbers: Mapping[str, float]) -> None:
         if held and (state.step % recipe.validate_steps < recipe.report_steps):
             panel = folder / "panels" / f"step-{state.step:08d}.png"
-            numbers = {**numbers, **validate(state.mean, held, panel, dtype)}
+            numbers = {**numbers, **validate(Restorer(state.mean, facts, ""), held, panel, dtype)}
         progress = progress_of(state, recipe)
         left_s = state.seconds * (1 / progress - 1) if progress else 0.0
         write({**numbers, "progress": progress, "left_s": left_s})
@@ -81,13 +81,15 @@ def train_restorer(
         state,
         crops.batch,
         recipe,
-        forward=network,
+        forward=network if facts.takes_mask else lambda x, mask: network(x),
         report=on_report,
         save=lambda s: save_checkpoint(s, folder, facts),
         dtype=dtype,
     )
     if held:
-        write({"step": state.step, **validate(state.mean, held, folder / "panels" / "final.png", None)})
+        write(
+            {"step": state.step, **validate(Restorer(state.mean, facts, ""), held, folder / "panels" / "final.png")}
+        )
     return folder / "model.safetensors"
 
 

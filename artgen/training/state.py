@@ -62,7 +62,7 @@ def load_checkpoint(state: TrainState, run: Path) -> bool:
         state.mean.load_state_dict(load_file(newest / "mean.safetensors"))
     except RuntimeError as error:
         raise UsageError(
-            f"the checkpoint {newest} is of another architecture; use another RUN or the recipe it began with: {error}"
+            f"the checkpoint {newest} is of another architecture; use another RUN or its own recipe: {error}"
         ) from error
     state.optimizer.load_state_dict(torch.load(newest / "optimizer.pt", weights_only=True))
     position = json.loads((newest / "position.json").read_text())

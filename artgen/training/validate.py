@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from artgen.metrics.pairs import psnr
+from artgen.models.spec import Restorer
 from artgen.training.data import stable_seed
 from artgen.training.degrade import OPERATORS
 
-# Kind and strength, on colour and on grey pictures.
+# Kind, strength, and whether on colour or grey pictures.
 TASKS = (
     ("noise", 15.0, "colour"),
     ("noise", 25.0, "colour"),
@@ -29,42 +30,45 @@ TASKS = (
 
 @torch.no_grad()
 def validate(
-    network: nn.Module, pictures: Sequence[np.ndarray], panel: Path | None, dtype: torch.dtype | None = None
+    restorer: Restorer, pictures: Sequence[np.ndarray], panel: Path | None, dtype: torch.dtype | None = None
 ) -> dict[str, float]:
     """Mean PSNR over the centre crops (up to 192 px) of the pictures for every task, keyed "noise-25-grey".
 
-    pictures: uint8 H x W x 3, sides at least 8. Writes a PNG of input, output and target of every task when
-    `panel` is given.
+    pictures: uint8, H x W or H x W x 3, at least one. A grey model is not asked about colour. Writes a PNG
+    with one row of input, output and target for each task when `panel` is given.
     """
-    device = next(network.parameters()).device
     scores, rows = {}, []
     for kind, strength, colours in TASKS:
-        values = []
+        if colours == "colour" and restorer.facts.channels == 1:
+            continue
+        triples = []
         for index, pixels in enumerate(pictures):
-            clean = _centre(pixels, colours == "grey")
-            generator = Generator().manual_seed(stable_seed("validate", kind, strength, index))
+            clean = _centre(pixels, restorer.facts.multiple, grey=colours == "grey")
+            generator = Generator().manual_seed(stable_seed("validate", kind, str(strength), index))
             image, mask = OPERATORS[kind](clean, strength, generator)
-            given = image.expand(-1, 3, -1, -1).to(device)
-            with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-                restored = network(given, mask.to(device)).float().cpu()
-            if colours == "grey":
-                restored = restored.mean(1, keepdim=True)
-            values.append(psnr(restored, clean))
-            if index == len(rows) % len(pictures) and len(values) == index + 1:
-                row = torch.cat([image, restored, clean], dim=3).expand(-1, 3, -1, -1)
-        rows.append(row)
-        scores[f"{kind}-{strength:g}-{colours}"] = sum(values) / len(values)
+            triples.append((image, _restore(restorer, image, mask, dtype), clean))
+        scores[f"{kind}-{strength:g}-{colours}"] = sum(psnr(y, x) for _, y, x in triples) / len(triples)
+        rows.append(torch.cat([t.expand(-1, 3, -1, -1) for t in triples[len(rows) % len(triples)]], dim=3))
     if panel is not None:
         _write_panel(rows, panel)
     return scores
 
 
-def _centre(pixels: np.ndarray, grey: bool) -> Tensor:
-    height, width = (min(side, 192) // 8 * 8 for side in pixels.shape[:2])
+def _restore(restorer: Restorer, image: Tensor, mask: Tensor, dtype: torch.dtype | None) -> Tensor:
+    device = next(restorer.module.parameters()).device
+    given = image.expand(-1, restorer.facts.channels, -1, -1).to(device)
+    with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        restored = restorer(given, mask.to(device)).float().cpu()
+    # A grey picture that went in as three equal channels comes out as their mean.
+    return restored if image.shape[1] == restored.shape[1] else restored.mean(1, keepdim=True)
+
+
+def _centre(pixels: np.ndarray, multiple: int, *, grey: bool) -> Tensor:
+    height, width = (max(min(side, 192) // multiple * multiple, 1) for side in pixels.shape[:2])
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     crop = Image.fromarray(pixels[top : top + height, left : left + width])
-    values = np.asarray(crop.convert("L"))[:, :, None] if grey else np.asarray(crop)
-    return torch.from_numpy(values.copy()).permute(2, 0, 1)[None].float().div(255)
+    values = np.array(crop.convert("L" if grey else "RGB"))
+    return torch.from_numpy(np.atleast_3d(values)).permute(2, 0, 1)[None].float().div(255)
 
 
 def _write_panel(rows: Sequence[Tensor], path: Path) -> None:

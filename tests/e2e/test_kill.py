@@ -40,7 +40,8 @@ def test_killed_runs_end_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) ->
     whole_s = time.monotonic() - started
     rng = random.Random(20261123)
     kills = sum(
-        kill_at_random([*ARTGEN, "restore", str(source), str(output), *flags], rng.uniform(0.3, 1.1) * whole_s) for _ in range(8)
+        kill_at_random([*ARTGEN, "restore", str(source), str(output), *flags], rng.uniform(0.3, 1.1) * whole_s)
+        for _ in range(8)
     )
     assert kills >= 2
     last = artgen("restore", source, output, *flags)
@@ -52,10 +53,16 @@ def test_killed_runs_end_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) ->
 
 
 def test_interrupt_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
-    source = pictures.write_folder(tmp_path / "in", {f"{n:02d}.png": pictures.png(pictures.picture(n, 400, 300)) for n in range(40)})
+    contents = {f"{n:02d}.png": pictures.png(pictures.picture(n, 400, 300)) for n in range(40)}
+    source = pictures.write_folder(tmp_path / "in", contents)
     command = [*ARTGEN, "restore", str(source), str(tmp_path / "out"), "--unit-images", "2"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
     )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out" / "manifest").glob("*.parquet")) and time.monotonic() < deadline:

@@ -49,7 +49,9 @@ def test_every_image_has_a_row_and_a_picture(done: Path, contents: dict[str, byt
     assert run_json(done)["runs"][-1]["ended"] == "done"
 
 
-def test_tar_zip_and_parquet_give_the_folder_s_bytes(tmp_path: Path, done: Path, contents: dict[str, bytes]) -> None:
+def test_tar_zip_and_parquet_give_the_folder_s_bytes(
+    tmp_path: Path, done: Path, contents: dict[str, bytes]
+) -> None:
     expected = shas(done)
     archives = [
         pictures.write_tar(tmp_path / "photos.tar", contents),
@@ -76,7 +78,9 @@ def test_same_command_again_does_nothing(tmp_path: Path, done: Path, folder: Pat
 def test_grown_and_changed_archive(tmp_path: Path, contents: dict[str, bytes]) -> None:
     source = pictures.write_folder(tmp_path / "in", contents)
     output = tmp_path / "out"
-    assert artgen("restore", source, output, "--model", "identity", "--to", "png", "--to", "parquet").returncode == 0
+    assert (
+        artgen("restore", source, output, "--model", "identity", "--to", "png", "--to", "parquet").returncode == 0
+    )
     before = shas(output)
     changed = next(iter(contents))
     pictures.write_folder(source, {**pictures.files(3, first=50), changed: pictures.png(pictures.picture(99))})

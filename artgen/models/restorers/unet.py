@@ -6,6 +6,7 @@ Shape letters: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ class RestoreUNet(nn.Module):
         def level(width: int) -> nn.Sequential:
             return nn.Sequential(*[ResidualBlock(width) for _ in range(blocks)])
 
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.head = nn.Conv2d(4 * 4, widths[0], 3, padding=1)
         self.encode = nn.ModuleList(level(upper) for upper, _ in pairs)
         self.down = nn.ModuleList(nn.Conv2d(upper, lower, 2, stride=2) for upper, lower in pairs)

@@ -36,7 +36,7 @@ def commit(plan: Plan, status: str = "ok", most: int = 10**9) -> None:
 
 
 def row(entry: Any, status: str, unit: str) -> Row:
-    values = {name: None for name in Row.__dataclass_fields__}
+    values: dict[str, Any] = dict.fromkeys(Row.__dataclass_fields__)
     values |= {"key": entry.source.key, "source_uri": "", "source_version": entry.version, "status": status, "model": "",
                "model_sha256": "", "seconds": 0.0, "attempts": entry.attempts, "notes": "", "unit": unit,
                "output_name": entry.name if status == "ok" else None}  # fmt: skip
@@ -68,7 +68,10 @@ def test_grown_archive_plans_only_what_is_new_even_when_the_first_run_was_cut_sh
 
 def test_changed_sources_lose_their_row_and_are_planned(tmp_path: Path) -> None:
     commit(prepare(tmp_path, sources(8)))
-    changed = [replace(source, version="2") if source.key in ("d/0001.jpg", "d/0007.jpg") else source for source in sources(8)]
+    changed = [
+        replace(source, version="2") if source.key in ("d/0001.jpg", "d/0007.jpg") else source
+        for source in sources(8)
+    ]
     plan = prepare(tmp_path, changed)
     assert keys(plan) == ["d/0001.jpg", "d/0007.jpg"]
     left = [r["key"] for batch in manifest.read(str(tmp_path)) for r in batch.to_pylist()]
@@ -86,7 +89,9 @@ def test_retry_failed_plans_failed_rows_with_their_attempts(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("at", range(1, 5))
-def test_dying_while_a_new_plan_is_written_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+def test_dying_while_a_new_plan_is_written_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
     """The process dies before the at-th write to storage; the next run must plan all that has no row."""
     commit(prepare(tmp_path, sources(5)))
     changed = [replace(sources(5)[0], version="2"), *sources(7)[1:]]
@@ -152,6 +157,8 @@ def test_units_grow_with_the_archive() -> None:
     assert 10**9 / plans.default_unit_images(10**9) <= 100_000
 
 
-@pytest.mark.parametrize(("key", "expected"), [("a/b.jpg", "a/b"), ("a.tar/b.c.png", "a.tar/b.c"), (".hidden", ".hidden"), ("..", "..")])
+@pytest.mark.parametrize(
+    ("key", "expected"), [("a/b.jpg", "a/b"), ("a.tar/b.c.png", "a.tar/b.c"), (".hidden", ".hidden"), ("..", "..")]
+)
 def test_stem(key: str, expected: str) -> None:
     assert stem(key) == expected

@@ -73,7 +73,9 @@ def test_threads_do_not_change_bytes(tmp_path: Path) -> None:
     for threads in (1, 4):
         output = tmp_path / str(threads)
         list(unit.run(units([4, 4]), Maker(), Publish(str(output), ("parquet", "webdataset")), threads=threads))
-        trees.append([path.read_bytes() for folder in ("parquet", "shards") for path in sorted((output / folder).iterdir())])
+        trees.append(
+            [path.read_bytes() for folder in ("parquet", "shards") for path in sorted((output / folder).iterdir())]
+        )
     assert trees[0] == trees[1]
 
 
