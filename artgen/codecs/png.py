@@ -1,0 +1,122 @@
+"""A PNG writer for photographs: filters in numpy, ISA-L's deflate. About 20 x Pillow's level 6 (bench/png.py)."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from isal import isal_zlib
+
+from artgen.codecs.metadata import Metadata
+from artgen.errors import UnsupportedImage
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOUR_TYPE = {(1, False): 0, (3, False): 2, (1, True): 4, (3, True): 6}  # PNG 1.2, section 4.1.1
+_SUB, _UP, _AVERAGE = 1, 2, 3  # PNG 1.2, section 6
+_BAND_BYTES = 1 << 17  # a band and its three filtered forms stay in the second-level cache
+_LEVEL = 1  # of ISA-L: level 2 wins 0.1 %, level 3 loses 2 % on filtered photographs
+# Far matches in the noise of a photograph cost more bits than they save: a window of 512 bytes makes files
+# 4 % smaller than one of 32 KiB. Drawings and text, most of whose filtered bytes are zero, want the large one.
+_SMALL_WINDOW, _LARGE_WINDOW, _FLAT = 9, 15, 0.5
+
+
+def encode_png(pixels: np.ndarray, alpha: np.ndarray | None = None, metadata: Metadata | None = None) -> bytes:
+    """HxWxC pixels (C = 1 or 3) and HxW alpha, uint8 or uint16, to a PNG that decodes to exactly these.
+
+    The same input gives the same bytes on the same kind of processor (ISA-L chooses its code by what the
+    processor can do). Memory beside input and output: one band of rows. Runs mostly without the interpreter
+    lock. Raises UnsupportedImage for a side of more than 2**31 - 1, and ValueError for a wrong shape or type.
+    """
+    height, width, channels = _checked(pixels, alpha)
+    samples = channels + (alpha is not None)
+    colour_type = _COLOUR_TYPE[channels, alpha is not None]
+    header = struct.pack(">IIBBBBB", width, height, pixels.dtype.itemsize * 8, colour_type, 0, 0, 0)
+    chunks = [_SIGNATURE, *_chunk(b"IHDR", header), *_metadata(metadata or Metadata())]
+    window = _LARGE_WINDOW if _is_flat(pixels) else _SMALL_WINDOW
+    deflate = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, window)
+    for rows, above in _bands(pixels, alpha):
+        if part := deflate.compress(_filtered(rows, above, samples * pixels.dtype.itemsize)):
+            chunks += _chunk(b"IDAT", part)
+    chunks += _chunk(b"IDAT", deflate.flush())
+    chunks += _chunk(b"IEND", b"")
+    return b"".join(chunks)
+
+
+def _checked(pixels: np.ndarray, alpha: np.ndarray | None) -> tuple[int, int, int]:
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"pixels are {pixels.shape} {pixels.dtype}; HxWx1 or HxWx3 of uint8 or uint16 are written")
+    if alpha is not None and (alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype):
+        raise ValueError(f"alpha is {alpha.shape} {alpha.dtype}; it must be {pixels.shape[:2]} {pixels.dtype}")
+    height, width, channels = pixels.shape
+    if not 0 < height < 2**31 or not 0 < width < 2**31:
+        raise UnsupportedImage(f"{width} x {height} cannot be a PNG; its sides are 1 to 2147483647")
+    return height, width, channels
+
+
+def _is_flat(pixels: np.ndarray) -> bool:
+    """Whether most samples equal the ones above, judged by at most 32 rows."""
+    height = pixels.shape[0]
+    if height < 2:
+        return False
+    rows = np.arange(1, height, max(1, height // 32))
+    return float((pixels[rows] == pixels[rows - 1]).mean()) > _FLAT
+
+
+def _bands(pixels: np.ndarray, alpha: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Bands of rows as bytes, samples interleaved and big-endian, each with the rows above (zero for the first)."""
+    height, width = pixels.shape[:2]
+    above_first: np.ndarray | None = None
+    step = max(1, _BAND_BYTES // (width * (pixels.shape[2] + (alpha is not None)) * pixels.dtype.itemsize))
+    for top in range(0, height, step):
+        band = pixels[top : top + step]
+        if alpha is not None:
+            band = np.concatenate([band, alpha[top : top + step, :, None]], axis=2)
+        if band.dtype == np.uint16:
+            band = band.astype(">u2")
+        rows = np.ascontiguousarray(band).reshape(len(band), -1).view(np.uint8)
+        above = np.empty_like(rows)
+        above[1:] = rows[:-1]
+        above[0] = 0 if above_first is None else above_first
+        above_first = rows[-1]
+        yield rows, above
+
+
+def _filtered(rows: np.ndarray, above: np.ndarray, pixel_bytes: int) -> np.ndarray:
+    """Each row under the one of sub, up and average whose bytes, read as signed, are smallest in sum.
+
+    The heuristic of PNG 1.2, section 9.6. Paeth would save another 1 % and cost half the speed.
+    """
+    left = np.zeros_like(rows)
+    left[:, pixel_bytes:] = rows[:, :-pixel_bytes]
+    mean = (left & above) + ((left ^ above) >> 1)  # floor((left + above) / 2) without a carry
+    forms = {_UP: rows - above, _SUB: rows - left, _AVERAGE: rows - mean}
+    costs = [np.minimum(form, 0 - form).sum(axis=1, dtype=np.uint64) for form in forms.values()]
+    best = np.argmin(costs, axis=0)
+    out = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
+    for index, (number, form) in enumerate(forms.items()):
+        chosen = best == index
+        out[chosen, 0] = number
+        out[chosen, 1:] = form[chosen]
+    return out
+
+
+def _metadata(metadata: Metadata) -> Iterator[bytes]:
+    if metadata.icc is not None:
+        yield from _chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc, 6))
+    if metadata.dpi is not None:
+        x, y = (round(dots / 0.0254) for dots in metadata.dpi)
+        yield from _chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
+    if metadata.exif is not None:
+        yield from _chunk(b"eXIf", metadata.exif)
+    if metadata.xmp is not None:
+        yield from _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp)
+
+
+def _chunk(kind: bytes, body: bytes) -> tuple[bytes, bytes, bytes]:
+    return (
+        struct.pack(">I4s", len(body), kind),
+        body,
+        struct.pack(">I", isal_zlib.crc32(body, isal_zlib.crc32(kind))),
+    )
