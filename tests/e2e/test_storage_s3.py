@@ -1,0 +1,236 @@
+"""Storage against a real S3 server."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from artgen.errors import SourceUnreadable, StorageError, UsageError
+from artgen.records import Skipped, Source
+from artgen.storage import atomic
+from artgen.storage import uri as uris
+from artgen.storage.archive import Reader, scan
+from tests.pictures import files, picture, png
+from tests.s3 import S3Server, s3_bucket, s3_server  # noqa: F401
+
+PICTURES = files(6)
+
+
+@pytest.fixture
+def requests(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:  # noqa: F811
+    """(method, bytes asked for) of every request that goes out; each still goes to the server."""
+    import s3fs
+
+    made: list[tuple[str, int]] = []
+    send = s3fs.S3FileSystem._call_s3
+
+    async def counted(self, method, *args, **kwargs):
+        first, _, last = kwargs.get("Range", "bytes=0--1").removeprefix("bytes=").partition("-")
+        made.append((method, int(last) - int(first) + 1))
+        return await send(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counted)
+    return made
+
+
+def put(server: S3Server, uri: str, data: bytes) -> str:
+    atomic.write(uri, data, server.options)
+    return uri
+
+
+def contents(server: S3Server, uri: str, **kwargs) -> dict[str, bytes | str]:
+    """The bytes of every source by key, or its problem."""
+    found: dict[str, bytes | str] = {}
+    with Reader(server.options, kwargs.get("cache_dir")) as reader:
+        for item in scan(uri, server.options, **kwargs):
+            assert item.key not in found
+            if isinstance(item, Source):
+                try:
+                    found[item.key] = reader.read(item)
+                except SourceUnreadable as error:
+                    found[item.key] = str(error)
+    return found
+
+
+def tar_of(pictures: dict[str, bytes], mode: str = "w") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, data in pictures.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def zip_of(pictures: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in pictures.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def parquet_of(pictures: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    table = pa.table({"path": list(pictures), "image": [{"bytes": b, "path": p} for p, b in pictures.items()]})
+    pq.write_table(table, buffer, row_group_size=4)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("a.tar", tar_of),
+        ("a.tar.gz", lambda p: tar_of(p, "w:gz")),
+        ("a.zip", zip_of),
+        ("a.parquet", parquet_of),
+    ],
+)
+def test_archive_alone_yields_its_members(s3_server, s3_bucket, name, pack):  # noqa: F811
+    uri = put(s3_server, f"{s3_bucket}/in/{name}", pack(PICTURES))
+    assert contents(s3_server, uri, cache_dir=f"{s3_bucket}/cache") == PICTURES
+
+
+def test_folder_with_markers_archives_and_clutter(s3_server, s3_bucket):  # noqa: F811
+    fs, bucket = uris.filesystem(s3_bucket, s3_server.options)
+    fs.call_s3("put_object", Bucket=bucket, Key="in/", Body=b"")
+    fs.call_s3("put_object", Bucket=bucket, Key="in/empty/", Body=b"")
+    for name, data in PICTURES.items():
+        put(s3_server, f"{s3_bucket}/in/{name}", data)
+    put(s3_server, f"{s3_bucket}/in/sets/b.tar", tar_of({"x.png": b"1", "./y.png": b"2"}))
+    put(s3_server, f"{s3_bucket}/in/notes.txt", b"x")
+    put(s3_server, f"{s3_bucket}/in/zero.png", b"")
+    put(s3_server, f"{s3_bucket}/input2/other.png", b"x")
+    expected = PICTURES | {"sets/b.tar/x.png": b"1", "sets/b.tar/y.png": b"2", "zero.png": "empty file"}
+    assert contents(s3_server, f"{s3_bucket}/in") == expected
+    assert contents(s3_server, f"{s3_bucket}/in/") == expected
+    skipped = [i for i in scan(f"{s3_bucket}/in", s3_server.options) if isinstance(i, Skipped)]
+    assert skipped == [Skipped("notes.txt", "not an image (.txt)")]
+    assert set(contents(s3_server, f"{s3_bucket}/in/sets/*.tar")) == {"b.tar/x.png", "b.tar/y.png"}
+    assert set(contents(s3_server, f"{s3_bucket}/in*/*.png")) == {
+        f"in/{k}" for k in [*PICTURES, "zero.png"] if k.endswith(".png") and "/" not in k
+    } | {"input2/other.png"}
+
+
+def test_listing_goes_over_many_pages(s3_server, s3_bucket, requests):  # noqa: F811
+    names = {f"many/{i % 7}/{i:04}.png" for i in range(1100)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: put(s3_server, f"{s3_bucket}/{n}", b"x"), sorted(names)))
+    requests.clear()
+    found = list(scan(f"{s3_bucket}/many", s3_server.options))
+    assert {f"many/{i.key}" for i in found} == names
+    assert len(found) == len(names)
+    assert all(isinstance(i, Source) and i.size == 1 and i.version for i in found)
+    assert [m for m, _ in requests].count("list_objects_v2") <= 4
+    assert len(requests) < 10
+
+
+def test_tar_is_indexed_and_read_by_ranges(s3_server, s3_bucket, requests):  # noqa: F811
+    small = png(picture(1))
+    members = {f"{i:02}.png": small + bytes(4_000_000) for i in range(8)}
+    uri = put(s3_server, f"{s3_bucket}/big.tar", tar_of(members))
+    requests.clear()
+    sources = list(scan(uri, s3_server.options))
+    gets = [size for method, size in requests if method == "get_object"]
+    assert [s.key for s in sources] == sorted(members)
+    assert sum(gets) < 1_700_000  # of 32 MB
+    requests.clear()
+    with Reader(s3_server.options) as reader:
+        for source in (sources[5], sources[2], sources[5]):
+            assert reader.read(source) == members[source.key]
+    gets = [size for method, size in requests if method == "get_object"]
+    assert gets == [len(members["05.png"])] * 3
+    assert len(requests) == 4  # and one for the size and version of the archive
+
+
+def test_zip_and_parquet_are_not_read_whole(s3_server, s3_bucket, requests):  # noqa: F811
+    import random
+
+    noise = random.Random(5).randbytes(3_000_000)
+    members = {f"{i:02}.png": noise for i in range(6)}
+    for name, pack in (("big.zip", zip_of), ("big.parquet", parquet_of)):
+        uri = put(s3_server, f"{s3_bucket}/{name}", pack(members))
+        requests.clear()
+        sources = [s for s in scan(uri, s3_server.options) if isinstance(s, Source)]
+        assert len(sources) == 6
+        assert sum(size for method, size in requests if method == "get_object") < 1_000_000, name
+        requests.clear()
+        with Reader(s3_server.options) as reader:
+            assert reader.read(sources[0]) == noise
+        assert sum(size for method, size in requests if method == "get_object") < 10_000_000, name
+
+
+def test_a_plain_object_is_one_request(s3_server, s3_bucket, requests):  # noqa: F811
+    put(s3_server, f"{s3_bucket}/in/a.png", b"picture")
+    (source,) = scan(f"{s3_bucket}/in", s3_server.options)
+    requests.clear()
+    with Reader(s3_server.options) as reader:
+        assert reader.read(source) == b"picture"
+    assert [method for method, _ in requests] == ["get_object"]
+
+
+def test_what_changed_or_went_is_told(s3_server, s3_bucket):  # noqa: F811
+    uri = put(s3_server, f"{s3_bucket}/a.tar", tar_of({"x.png": b"1" * 600, "y.png": b"2"}))
+    loose = put(s3_server, f"{s3_bucket}/loose.png", b"1")
+    sources = list(scan(uri, s3_server.options)) + list(scan(loose, s3_server.options))
+    put(s3_server, uri, tar_of({"x.png": b"3", "y.png": b"4"}))
+    fs, path = uris.filesystem(loose, s3_server.options)
+    fs.rm_file(path)
+    with Reader(s3_server.options) as reader:
+        with pytest.raises(SourceUnreadable, match="changed since it was listed"):
+            reader.read(sources[0])
+        with pytest.raises(SourceUnreadable, match="is gone"):
+            reader.read(sources[2])
+
+
+def test_commit_is_one_object_and_nothing_on_error(s3_server, s3_bucket):  # noqa: F811
+    with atomic.open_for_commit(f"{s3_bucket}/out/deep/part.bin", s3_server.options) as file:
+        file.write(b"x" * 7_000_000)
+    with (
+        pytest.raises(ZeroDivisionError),
+        atomic.open_for_commit(f"{s3_bucket}/out/bad", s3_server.options) as file,
+    ):
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert uris.names(f"{s3_bucket}/out", s3_server.options) == ["deep"]
+    fs, path = uris.filesystem(f"{s3_bucket}/out/deep/part.bin", s3_server.options)
+    assert fs.info(path)["size"] == 7_000_000
+    atomic.check_writable(f"{s3_bucket}/out", s3_server.options)
+    assert uris.names(f"{s3_bucket}/out", s3_server.options) == ["deep"]
+    assert uris.exists(f"{s3_bucket}/out/deep", s3_server.options)
+    assert not uris.exists(f"{s3_bucket}/out/bad", s3_server.options)
+
+
+def test_user_errors_name_the_place_and_hide_the_secret(s3_server, s3_bucket):  # noqa: F811
+    put(s3_server, f"{s3_bucket}/photos/a.png", b"x")
+    with pytest.raises(UsageError, match=r"photo'.* does not exist.*'photos'"):
+        scan(f"{s3_bucket}/photo", s3_server.options)
+    with pytest.raises(UsageError, match="matches nothing"):
+        scan(f"{s3_bucket}/photos/*.jpg", s3_server.options)
+    with pytest.raises(UsageError, match="does not exist"):
+        scan("s3://no-such-bucket-of-artgen/x", s3_server.options)
+    wrong = {**s3_server.options, "secret": "verysecretvalue"}
+    with pytest.raises(UsageError) as caught:
+        scan(f"{s3_bucket}/photos", wrong)
+    assert "verysecretvalue" not in str(caught.value)
+    with pytest.raises(UsageError, match="cannot be written"):
+        atomic.check_writable(f"{s3_bucket}/out", wrong)
+
+
+def test_an_outage_ends_the_run_rather_than_fail_every_image(s3_server, s3_bucket):  # noqa: F811
+    put(s3_server, f"{s3_bucket}/a.png", b"x")
+    (source,) = scan(f"{s3_bucket}/a.png", s3_server.options)
+    down = {
+        **s3_server.options,
+        "endpoint_url": "http://127.0.0.1:9",
+        "config_kwargs": {"retries": {"max_attempts": 0}},
+    }
+    with Reader(down) as reader, pytest.raises(StorageError, match="the same command resumes"):
+        reader.read(source)
