@@ -34,7 +34,7 @@ def in_threads(jobs: list[Callable[[], object]]) -> list[object]:
     """Results, or exceptions; a deadlock fails instead of hanging."""
     pool = ThreadPoolExecutor(len(jobs))
     futures = [pool.submit(job) for job in jobs]
-    done, stuck = wait(futures, timeout=TIMEOUT)
+    _, stuck = wait(futures, timeout=TIMEOUT)
     pool.shutdown(wait=not stuck, cancel_futures=True)
     assert not stuck, f"{len(stuck)} threads wait for ever"
     return [future.exception() or future.result() for future in futures]

@@ -60,7 +60,7 @@ def test_neighbours_fade_into_each_other_without_a_step() -> None:
     assert line[0] == 0
     assert line[-1] == 255
     steps = np.diff(line)
-    assert 0 <= steps.min()
+    assert steps.min() >= 0
     assert steps.max() <= 17
 
 

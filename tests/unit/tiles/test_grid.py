@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_tiles_cover_the_line_and_share_the_overlap(geometry: dict[str, int]) ->
     assert all(part.start % align == 0 for part in parts)
     if len(parts) > 1:
         assert parts[-1].start + size < length + align, "padded by less than the model's multiple"
-    for a, b in zip(parts, parts[1:], strict=False):
+    for a, b in pairwise(parts):
         assert a.start < b.start <= a.start + size - overlap
         assert a.ramp_out == b.ramp_in <= max(overlap // 2, 0)
         assert a.end == b.begin + b.ramp_in

@@ -1,0 +1,252 @@
+"""One picture through a restorer: cut, run, blend, row of tiles by row of tiles.
+
+Legend: H, W, C height, width, channels of a picture or tile.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from artgen.errors import ImageTimeout, OutOfMemory, RestoreFailed, UnsupportedImage, UsageError
+from artgen.inference.forward import Forward, Tile, TileTooLarge
+from artgen.inference.variants import expanded, merged
+from artgen.models.spec import Facts, Restorer
+from artgen.tiles.blend import BandBlender
+from artgen.tiles.grid import Segment, reflected, segments
+
+SMALLEST_TILE = 64  # px; where not even this fits the memory, the device is of no use
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreOptions:
+    """tile, overlap: input px (overlap None: the model's own). strength: 0 the input .. 1 the model's picture.
+
+    ensemble: the average over 8 flips and turns, at 8 times the cost. keep_unmasked: pixels outside the mask stay
+    bit for bit. deadline: in seconds of time.monotonic(); looked at between batches of tiles.
+    """
+
+    tile: int = 512
+    overlap: int | None = None
+    strength: float = 1.0
+    ensemble: bool = False
+    keep_unmasked: bool = False
+    deadline: float | None = None
+
+
+class Restored(NamedTuple):
+    """pixels: (H * scale, W * scale, C) of the input's dtype. notes: what a person should know about it."""
+
+    pixels: np.ndarray
+    notes: tuple[str, ...]
+
+
+def check(restorer: Restorer, options: RestoreOptions, masks: bool) -> None:
+    """Raises UsageError, before anything starts, for options that this model cannot follow.
+
+    masks: whether the run has masks at all.
+    """
+    facts = restorer.facts
+    least = _least_tile(facts)
+    if options.tile < least:
+        raise UsageError(f"--tile {options.tile}: {facts.name} needs at least {least}")
+    overlap = facts.overlap if options.overlap is None else options.overlap
+    if overlap < 0:
+        raise UsageError(f"--overlap {overlap}: use 0 or more")
+    if options.overlap is not None and overlap > options.tile // 2:
+        raise UsageError(f"--overlap {overlap}: use at most half of --tile {options.tile}, or a larger --tile")
+    if not 0.0 <= options.strength <= 1.0:
+        raise UsageError(f"--strength {options.strength}: use 0 (the input) to 1 (the model's picture)")
+    if masks:
+        _check_masks(facts)
+    if options.keep_unmasked and not masks:
+        raise UsageError("--keep-unmasked needs masks; add --masks URI or --mask-from-alpha")
+    if facts.scale > 1 and (options.keep_unmasked or options.strength < 1.0):
+        flag = "--keep-unmasked" if options.keep_unmasked else f"--strength {options.strength}"
+        raise UsageError(
+            f"{flag}: {facts.name} enlarges {facts.scale} times, so no pixel of the input remains; drop it"
+        )
+
+
+def restore(
+    pixels_HWC: np.ndarray, mask_HW: np.ndarray | None, forward: Forward, options: RestoreOptions
+) -> Restored:
+    """Restores one picture.
+
+    pixels_HWC: uint8 or uint16, C 1 or 3, any size from 1x1. mask_HW: bool, True where a pixel is to be repaired;
+    its value there never reaches the model.
+    Beside input and output, memory holds one row of tiles in float32 and the tiles of one batch.
+    With `keep_unmasked`, a picture without a mask stays as it is.
+
+    Raises UsageError for a mask that the model does not take, ImageTimeout at the deadline, RestoreFailed for what
+    is no picture, UnsupportedImage for other input than said, OutOfMemory where not even the smallest tile fits.
+    """
+    _check_input(pixels_HWC, mask_HW)
+    if mask_HW is not None:
+        _check_masks(forward.facts)
+    if options.keep_unmasked and (mask_HW is None or not mask_HW.any()):
+        return Restored(pixels_HWC.copy(), ("nothing is masked: all pixels kept",))
+    while True:
+        tile = min(options.tile, forward.tile_limit or options.tile)
+        try:
+            with forward.worker():
+                restored = _restore(pixels_HWC, mask_HW, forward, options, tile)
+        except TileTooLarge as error:
+            forward.limit_tile(_smaller(tile, forward.facts, error))
+            continue
+        notes = []
+        if pixels_HWC.shape[2] > forward.facts.channels:
+            notes.append(f"colour restored channel by channel: {forward.facts.name} is a grey model")
+        if tile < options.tile:
+            notes.append(f"memory ran out: restored in tiles of {tile} px, not {options.tile}")
+        return Restored(restored, tuple(notes))
+
+
+def working_bytes(
+    height: int, width: int, channels: int, bits: int, tile: int, scale: int = 1, *, batch: int = 1
+) -> int:
+    """Upper estimate of the bytes that `restore` holds for a picture: input, output, band and tiles of a batch.
+
+    bits: 8 or 16 per channel. Without what the model needs inside, which does not grow with the picture.
+    """
+    sample = bits // 8
+    tile_rows = min(tile, height)
+    inputs = height * width * (channels * sample + 1)  # and its mask
+    outputs = height * width * channels * sample * scale**2
+    band = 2 * tile_rows * width * channels * 4 * scale**2  # the band, and at most as much faded under the next
+    tiles = 2 * batch * tile**2 * max(channels, 3) * 4 * scale**2
+    return inputs + outputs + band + tiles
+
+
+def _restore(
+    pixels_HWC: np.ndarray, mask_HW: np.ndarray | None, forward: Forward, options: RestoreOptions, tile: int
+) -> np.ndarray:
+    facts = forward.facts
+    height, width, channels = pixels_HWC.shape
+    rows, cols = _grid(height, width, tile, forward, options)
+    blender = BandBlender(rows, cols, channels, scale=facts.scale, dtype=pixels_HWC.dtype)
+    places = [(i, j) for i in range(len(rows)) for j in range(len(cols))]
+    variants = (8 if options.ensemble else 1) * (channels if channels > facts.channels else 1)
+    at_once = max(1, forward.batch // variants)
+    for k in range(0, len(places), at_once):
+        if options.deadline is not None and time.monotonic() > options.deadline:
+            raise ImageTimeout(f"the time limit came after {k} of {len(places)} tiles; raise --image-timeout")
+        here = places[k : k + at_once]
+        cuts = [_cut(pixels_HWC, mask_HW, rows[i], cols[j]) for i, j in here]
+        for (i, j), output in zip(here, _run(cuts, forward, options), strict=True):
+            _put(blender, i, j, output, forward)
+    if options.keep_unmasked and mask_HW is not None:
+        for row in rows:
+            part = slice(row.begin, row.end)
+            np.copyto(blender.pixels[part], pixels_HWC[part], where=~mask_HW[part, :, None])
+    return blender.pixels
+
+
+def _put(blender: BandBlender, i: int, j: int, output_HWC: np.ndarray, forward: Forward) -> None:
+    try:
+        blender.put(i, j, output_HWC)
+    except RestoreFailed as error:
+        if forward.precision == "fp32":
+            raise
+        raise RestoreFailed(f"{error}; {forward.precision} may have overflowed: try --precision fp32") from error
+
+
+def _run(cuts: list[Tile], forward: Forward, options: RestoreOptions) -> list[np.ndarray]:
+    """Outputs of cuts. A tile of which every pixel will be kept is not worth a pass."""
+    wanted = [not options.keep_unmasked or (cut.mask_HW is not None and bool(cut.mask_HW.any())) for cut in cuts]
+    channels = forward.facts.channels
+    jobs = [
+        expanded(cut, channels, ensemble=options.ensemble) if want else []
+        for cut, want in zip(cuts, wanted, strict=True)
+    ]
+    outputs = iter(forward.run([tile for job in jobs for tile in job]))
+    results = []
+    for cut, job in zip(cuts, jobs, strict=True):
+        if not job:
+            results.append(_unit_range(cut.pixels_HWC))
+            continue
+        result = merged([next(outputs) for _ in job], cut.pixels_HWC.shape[2], ensemble=options.ensemble)
+        if options.strength < 1.0:
+            before = _unit_range(cut.pixels_HWC)
+            result = before + np.float32(options.strength) * (result - before)
+        results.append(result)
+    return results
+
+
+def _grid(
+    height: int, width: int, tile: int, forward: Forward, options: RestoreOptions
+) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
+    """Rows and columns. A CPU takes the tiles that fit best; an accelerator takes square ones of few sizes."""
+    facts = forward.facts
+    least = _least_tile(facts)
+    tile = tile // facts.multiple * facts.multiple
+    if not forward.on_cpu:
+        # A thumbnail must not cost a whole tile; halving keeps the shapes that the device sees few.
+        while tile // 2 >= max(height, width, SMALLEST_TILE, least) and tile // 2 % facts.multiple == 0:
+            tile //= 2
+    overlap = min(facts.overlap if options.overlap is None else options.overlap, tile // 2)
+    if tile <= facts.multiple:
+        overlap = 0
+    quantum = facts.multiple if forward.on_cpu else tile
+    rows, cols = (
+        segments(length, tile, overlap, quantum, align=facts.multiple, minimum=least) for length in (height, width)
+    )
+    return rows, cols
+
+
+def _cut(pixels_HWC: np.ndarray, mask_HW: np.ndarray | None, row: Segment, col: Segment) -> Tile:
+    return Tile(_window(pixels_HWC, row, col), None if mask_HW is None else _window(mask_HW, row, col))
+
+
+def _window(values: np.ndarray, row: Segment, col: Segment) -> np.ndarray:
+    """A view, or a mirrored copy where the tile reaches past the end."""
+    inside = values[row.start : row.start + row.size, col.start : col.start + col.size]
+    deep, wide = inside.shape[:2]
+    if (deep, wide) == (row.size, col.size):
+        return inside
+    height, width = values.shape[:2]
+    rows = reflected(row.start, row.start + row.size, height)
+    cols = reflected(col.start, col.start + col.size, width)
+    window = np.empty((row.size, col.size, *values.shape[2:]), values.dtype)
+    window[:deep, :wide] = inside
+    window[:deep, wide:] = values[row.start : row.start + deep, cols[wide:]]
+    window[deep:] = values[np.ix_(rows[deep:], cols)]
+    return window
+
+
+def _unit_range(pixels_HWC: np.ndarray) -> np.ndarray:
+    values = pixels_HWC.astype(np.float32)
+    values /= np.iinfo(pixels_HWC.dtype).max
+    return values
+
+
+def _least_tile(facts: Facts) -> int:
+    return -(-facts.min_size // facts.multiple) * facts.multiple
+
+
+def _smaller(tile: int, facts: Facts, error: TileTooLarge) -> int:
+    least = max(SMALLEST_TILE, _least_tile(facts))
+    half = tile // 2 // facts.multiple * facts.multiple
+    if half < least:
+        raise OutOfMemory(f"{error}; tiles below {least} px are not tried: use a smaller model or another device")
+    return half
+
+
+def _check_masks(facts: Facts) -> None:
+    if not facts.takes_mask:
+        raise UsageError(
+            f"masks are given, but {facts.name} takes none; use a model that does (--model default) or no masks"
+        )
+
+
+def _check_input(pixels_HWC: np.ndarray, mask_HW: np.ndarray | None) -> None:
+    shape, dtype = pixels_HWC.shape, pixels_HWC.dtype
+    if len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape or dtype not in (np.uint8, np.uint16):
+        raise UnsupportedImage(f"pixels of shape {shape} and type {dtype}; needs H x W x 1 or 3, uint8 or uint16")
+    if mask_HW is not None and (mask_HW.shape != shape[:2] or mask_HW.dtype != np.bool_):
+        raise UnsupportedImage(
+            f"the mask is {mask_HW.shape} {mask_HW.dtype}; the picture needs {shape[:2]} bool, pixel for pixel"
+        )
