@@ -1,0 +1,134 @@
+"""From a name, a path or a URL to a restorer that is ready to run; nothing that is read here can run code."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import PurePosixPath
+from pickle import UnpicklingError  # noqa: TID251 (the exception only; torch's weights-only reader raises it)
+
+import fsspec
+import safetensors
+import torch
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+
+from artgen.errors import UsageError
+from artgen.models import registry
+from artgen.models.spec import Facts, Restorer
+
+_RUN_WEIGHTS = "model.safetensors"
+_KINDS = "a name, a run folder, a .safetensors file or a .pth file with weights only"
+
+
+def load(model: str) -> Restorer:
+    """The restorer called `model`: a registered name with shipped weights, or a path or fsspec URL of weights.
+
+    A path may be a run folder of `artgen train` or a .safetensors file. Foreign weights (.safetensors without
+    facts, or .pth) are recognised by spandrel. `sha256` of the result is that of the weights file. The module
+    is fp32, on the CPU, in eval mode.
+
+    Raises UsageError: unknown name, nothing at the path, another kind of file, weights that do not fit.
+    """
+    if model in registry.names():
+        return _load_named(model)
+    suffix = PurePosixPath(model.rstrip("/")).suffix.lower()
+    if suffix not in (".safetensors", ".pth", ""):
+        raise UsageError(
+            f"the model {model!r} is a {suffix} file, which may hold code; give {_KINDS} "
+            "(many tools convert: look for 'pth to safetensors')"
+        )
+    if not suffix and "/" not in model and not _exists(model):
+        registry.build(model)  # raises: lists the known names
+    if not suffix:
+        model = f"{model.rstrip('/')}/{_RUN_WEIGHTS}"
+    return load_bytes(_read(model), model)
+
+
+def load_bytes(data: bytes, name: str) -> Restorer:
+    """The restorer in the bytes of a .safetensors or .pth file called `name`. Raises UsageError."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    facts, tensors = _read_pth(data, name) if name.endswith(".pth") else _read_safetensors(data, name)
+    if facts is None:
+        # Imported only here: it is an extra, slow to import, and brings torchvision.
+        from artgen.models.spandrel import restorer_from
+
+        return restorer_from(tensors, name, sha256)
+    return Restorer(_fill(facts, tensors, name), facts, sha256)
+
+
+def _load_named(name: str) -> Restorer:
+    if name == "identity":
+        module, facts = registry.build(name)
+        return Restorer(module, facts, hashlib.sha256(b"artgen identity").hexdigest())
+    file = resources.files("artgen.models").joinpath("weights", f"{name}.safetensors")
+    if not file.is_file():
+        raise UsageError(
+            f"the model {name!r} has no shipped weights; train it (`artgen train restorer DATA RUN --recipe {name}`) "
+            "and give the run folder as --model"
+        )
+    return load_bytes(file.read_bytes(), str(file))
+
+
+def _fill(facts: Facts, tensors: Mapping[str, Tensor], name: str) -> nn.Module:
+    module, _ = registry.build(facts.architecture, facts.params)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UsageError(
+            f"the weights in {name!r} do not fit the architecture {facts.architecture!r} with {facts.params!r} "
+            f"that their header names: {error}"
+        ) from error
+    return module.float()
+
+
+def _read_safetensors(data: bytes, name: str) -> tuple[Facts | None, dict[str, Tensor]]:
+    try:
+        tensors = load_safetensors(data)
+    except safetensors.SafetensorError as error:
+        raise UsageError(f"the model {name!r} is not a sound safetensors file: {error}") from error
+    # The header is 8 bytes of length and JSON; `load` has just checked both.
+    length = int.from_bytes(data[:8], "little")
+    text = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("artgen")
+    if text is None:
+        return None, tensors
+    try:
+        return Facts.from_json(text), tensors
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"the facts in the header of {name!r} cannot be read ({error}); they may be of a newer artgen"
+        ) from error
+
+
+def _read_pth(data: bytes, name: str) -> tuple[None, dict[str, Tensor]]:
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise UsageError(
+            f"the model {name!r} is not a weights-only .pth file ({reason}); it may run code when opened: "
+            "get the .safetensors version, or save its state_dict alone"
+        ) from error
+    if not isinstance(content, dict):
+        raise UsageError(
+            f"the model {name!r} holds a {type(content).__name__}, not weights; save its state_dict alone"
+        )
+    return None, content
+
+
+def _exists(model: str) -> bool:
+    fs, path = fsspec.core.url_to_fs(model)
+    return fs.exists(path)
+
+
+def _read(url: str) -> bytes:
+    try:
+        with fsspec.open(url, "rb") as file:
+            return file.read()  # pyright: ignore[reportAttributeAccessIssue]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"there is no model at {url!r}; give {_KINDS}") from error
+    except Exception as error:  # every storage has exceptions of its own
+        raise UsageError(f"the model {url!r} cannot be read: {error}; give {_KINDS}") from error
