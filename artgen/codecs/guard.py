@@ -31,6 +31,13 @@ _BOOT = (
     "from artgen.codecs.guard_child import main; main(*sys.argv[2:])"
 )
 _BOOT_TIMEOUT_S = 120.0  # a busy machine may take long to start Python; no image is to blame for that
+_CHILD_ENV = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    # glibc would give the memory of each image back and fault it in again for the next: 1 ms at 768x512
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
 _KEEP_BYTES = 64 << 20  # what the shared file may keep between images
 
 
@@ -97,14 +104,13 @@ class Guard:
         home = str(Path(errors.__file__).resolve().parents[1])  # an editable install may hang on no path at all
         path = json.dumps([home, *(entry or os.getcwd() for entry in sys.path)])
         numbers = [os.getpid(), theirs.fileno(), self._shared, self._max_pixels, self._memory_bytes]
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         try:
             self._child = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _BOOT, path, *map(str, numbers), str(self._timeout_s or 0)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._shared),
-                env=os.environ | threads,
+                env=os.environ | _CHILD_ENV,
                 start_new_session=True,  # Ctrl-C is for this process alone, which ends the child in its own time
             )
         finally:

@@ -145,17 +145,20 @@ def to_16_bits(values: np.ndarray, full_range: bool, notes: list[str]) -> np.nda
     if full_range and values.dtype.kind in "iu":
         return np.clip(values, 0, 65535).astype(np.uint16)
     name = f"{values.dtype.itemsize * 8}-bit {'float' if values.dtype.kind == 'f' else 'integer'} samples"
-    if values.dtype.kind == "f":
-        bad = ~np.isfinite(values)
-        if bad.any():
-            notes.append(f"{int(bad.sum())} samples that are not numbers set to 0")
-            values = np.where(bad, 0, values)
+    if values.dtype.kind == "f" and (bad := int(values.size - np.isfinite(values).sum())):
+        notes.append(f"{bad} samples that are not numbers set to 0")
+        values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 65535:
         unit = 1 if values.dtype.kind != "f" or high > 255 else 257 if high > 1 else 65535
-        notes.append(f"{name} (0 to {high:g}) {f'x {unit}, ' if unit > 1 else ''}to 16-bit integers")
+        notes.append(f"{name} (up to {high:g}) {f'x {unit}, ' if unit > 1 else ''}to 16-bit integers")
         low, scale = 0.0, float(unit)
     else:
         scale = 65535 / (high - low) if high > low else 0.0
         notes.append(f"{name}: {low:g} to {high:g} stretched to 16-bit integers")
-    return np.clip((values.astype(np.float64) - low) * scale + 0.5, 0, 65535).astype(np.uint16)
+    out = np.empty(values.shape, np.uint16)
+    rows = max(1, _BAND_PIXELS // max(1, values[0].size))
+    for top in range(0, len(values), rows):
+        band = values[top : top + rows].astype(np.float64)
+        out[top : top + rows] = np.clip((band - low) * scale + 0.5, 0, 65535)
+    return out
