@@ -33,7 +33,9 @@ class RestoreUNet(nn.Module):
     Works at half resolution (pixel-unshuffle, as FFDNet: Zhang et al. 2018) with additive skips and plain
     3x3 convolutions, which are what CPUs do fastest. The net predicts what to add to its input; pixels that
     the mask marks as missing are first filled from their neighbours (`fill_missing`), so their values never
-    matter. Height and width must be multiples of 2 ** len(widths).
+    matter. Black and white are also what impulses and unmarked holes look like, so the net is shown a second
+    filling, of all values at 0 and 1, and where they were; it decides. Height and width must be multiples of
+    2 ** len(widths), and of 8.
 
     Args:
         widths: channels at half, quarter, eighth... resolution.
@@ -47,7 +49,7 @@ class RestoreUNet(nn.Module):
             return nn.Sequential(*[ResidualBlock(width) for _ in range(blocks)])
 
         pairs = list(pairwise(widths))
-        self.head = nn.Conv2d(4 * 4, widths[0], 3, padding=1)
+        self.head = nn.Conv2d(4 * (3 + 1 + 3 + 3), widths[0], 3, padding=1)
         self.encode = nn.ModuleList(level(upper) for upper, _ in pairs)
         self.down = nn.ModuleList(nn.Conv2d(upper, lower, 2, stride=2) for upper, lower in pairs)
         self.middle = level(widths[-1])
@@ -57,8 +59,12 @@ class RestoreUNet(nn.Module):
 
     def forward(self, x_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
         """x in [0, 1] with 3 channels, mask 1 where a pixel is missing; returns the picture, not clamped."""
-        filled_BCHW = fill_missing(x_BCHW, mask_B1HW)
-        hidden = self.head(F.pixel_unshuffle(torch.cat([filled_BCHW, mask_B1HW], dim=1), 2))
+        known_BCHW = x_BCHW * (1 - mask_B1HW)
+        filled_BCHW = fill_missing(known_BCHW, mask_B1HW)
+        extreme_BCHW = ((known_BCHW <= 0) | (known_BCHW >= 1)).to(x_BCHW.dtype)
+        guess_BCHW = fill_missing(known_BCHW, extreme_BCHW)
+        shown = torch.cat([filled_BCHW, mask_B1HW, guess_BCHW, extreme_BCHW], dim=1)
+        hidden = self.head(F.pixel_unshuffle(shown, 2))
         skips = []
         for encode, down in zip(self.encode, self.down, strict=True):
             hidden = encode(hidden)
@@ -70,21 +76,23 @@ class RestoreUNet(nn.Module):
         return filled_BCHW + F.pixel_shuffle(self.tail(hidden), 2)
 
 
-def fill_missing(x_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
+def fill_missing(x_BCHW: Tensor, mask_BCHW: Tensor) -> Tensor:
     """Replaces pixels where the mask is 1 by a weighted mean of the known ones near them.
 
     A short pull-push pyramid (Gortler et al. 1996, "The Lumigraph") over blocks of 8, 4 and 2 pixels; known
     pixels stay bit for bit. The blocks of 8 are averaged over 3x3, so a hole of up to 24 pixels gets a
-    value; deeper inside a hole the fill is 0 and all is up to the network. Height and width are multiples of 8.
+    value; deeper inside a hole the fill is 0 and all is up to the network. The mask has one channel or those
+    of x; height and width are multiples of 8.
     """
-    known_B1HW = 1 - mask_B1HW
-    weighted = torch.cat([x_BCHW * known_B1HW, known_B1HW], dim=1)
+    channels = x_BCHW.shape[1]
+    known_BCHW = 1 - mask_BCHW
+    weighted = torch.cat([x_BCHW * known_BCHW, known_BCHW], dim=1)
     half = F.avg_pool2d(weighted, 2)
     quarter = F.avg_pool2d(half, 2)
     eighth = F.avg_pool2d(F.avg_pool2d(quarter, 2), 3, stride=1, padding=1)
-    fill = eighth[:, :-1] / (eighth[:, -1:] + 1e-4)
+    fill = eighth[:, :channels] / (eighth[:, channels:] + 1e-4)
     for finer in (quarter, half):
         fill = F.interpolate(fill, scale_factor=2.0)
         # A block with few known pixels leans on the coarser value (a tenth of a full block's weight).
-        fill = (finer[:, :-1] + 0.1 * fill) / (finer[:, -1:] + 0.1)
-    return weighted[:, :-1] + F.interpolate(fill, scale_factor=2.0) * mask_B1HW
+        fill = (finer[:, :channels] + 0.1 * fill) / (finer[:, channels:] + 0.1)
+    return weighted[:, :channels] + F.interpolate(fill, scale_factor=2.0) * mask_BCHW
