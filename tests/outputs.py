@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from artgen.records import Row
+from artgen.sinks import files, manifest
 
 _UNKNOWN = ("width", "height", "mode", "bits", "output_name", "output_uri", "output_sha256", "output_bytes")
 _UNKNOWN += ("noise_before", "noise_after", "change_mean", "change_max")
@@ -66,3 +69,38 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
     }
+
+
+class Output:
+    """An OUTPUT that grows picture by picture: a damaged source, the 'restored' one, and its row."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uri = str(folder)
+        self.sources: dict[str, bytes] = {}
+        self.rows: list[Row] = []
+        self._sink = files.open(self.uri, UNIT)
+
+    def picture(
+        self, key: str, clean: np.ndarray, damaged: np.ndarray, mode: str | None = None, **facts: object
+    ) -> None:
+        self.sources[key] = encoded(damaged, mode)
+        where = self._sink.add(f"{len(self.rows)}.png", key, encoded(clean, mode), row(key))
+        self.rows.append(row(key, output_uri=where, width=clean.shape[1], height=clean.shape[0], **facts))
+
+    def commit(self, run: dict[str, object] | None = None) -> Output:
+        manifest.write(self.uri, UNIT, self.rows)
+        if run is not None:
+            (self.folder / "_artgen").mkdir()
+            (self.folder / "_artgen" / "run.json").write_text(json.dumps(run))
+        return self
+
+    def readers(self, keys: Iterable[str]) -> Mapping[str, Callable[[], bytes]]:
+        return {key: (lambda key=key: self.sources[key]) for key in keys if key in self.sources}
+
+
+def encoded(pixels: np.ndarray, mode: str | None = None) -> bytes:
+    image = Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    (image.convert(mode) if mode else image).save(buffer, "PNG")
+    return buffer.getvalue()
