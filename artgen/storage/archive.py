@@ -138,8 +138,13 @@ def _index(
 
 
 def _gzip_members(gzip: targz.Gzip) -> Iterator[Member]:
-    yield from tar.index(gzip.file, None)
-    gzip.keep_index()
+    told = ""
+    for member in tar.index(gzip.file, None):
+        told = member.problem  # of the last member: a break ends the index
+        yield member
+    problem = gzip.finish()
+    if problem and not told:
+        yield Member(problem=problem)
 
 
 def _with_problem(source: Source, problem: str) -> Source:

@@ -142,7 +142,7 @@ def _local_file(path: str, name: str, top: str | None = None) -> Item:
         if top is not None:
             return Item(name, uri, skip=f"a broken link: {uris.explain(error)}")
         return Item(name, uri, raw=raw, problem=f"cannot be looked at: {uris.explain(error)}")
-    if top is not None and not target.startswith(top.rstrip("/") + "/"):
+    if top is not None and not f"{target}/".startswith(f"{top.rstrip('/')}/"):
         return Item(name, uri, skip="a link that leads outside INPUT; give its target as INPUT to restore it")
     if top is not None and stat.S_ISDIR(status.st_mode):
         return Item(name, uri, skip="a link to a folder of INPUT, whose files are listed where they lie")

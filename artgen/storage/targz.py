@@ -37,12 +37,14 @@ class Gzip:
         self.file: Any = indexed_gzip.IndexedGzipFile(
             fileobj=BlobFile(blob, block=_READ), spacing=_SPACING, readbuf_size=_READ, buffer_size=64 * 1024
         )
+        self._checked = False
         index = self._kept_index()
         if index:
             try:
                 self.file.import_index(fileobj=io.BytesIO(index))
+                self._checked = True
             except (OSError, ValueError, EOFError):
-                self._cache_dir = None  # an index that cannot be read is none; nothing is lost but time
+                self._checked = False  # an index that cannot be read is made anew
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes [offset, offset + size). Raises SourceUnreadable when the data are damaged or end early."""
@@ -56,13 +58,26 @@ class Gzip:
             raise SourceUnreadable("the compressed archive ends inside this member; it is truncated")
         return data
 
-    def keep_index(self) -> None:
-        """Exports the seek points found so far to the cache folder, if there is one without them."""
-        if self._cache_dir is None or self._kept_index():
-            return
+    def finish(self) -> str:
+        """Reads to the end, checks the checksum and keeps the seek points in the cache folder, unless they came
+        from there. Returns what is wrong, or "": gzip has one checksum for all, so it cannot say where.
+        """
+        if self._checked:
+            return ""
+        try:
+            self.file.build_full_index()
+        except (OSError, ValueError, EOFError) as error:
+            text = (
+                "its checksum is wrong, one image or more of it is damaged" if "CRC" in str(error) else str(error)
+            )
+            return f"the compressed archive is damaged: {text}"
+        self._checked = True
+        if self._cache_dir is None:
+            return ""
         buffer = io.BytesIO()
         self.file.export_index(fileobj=buffer)
         atomic.write(uris.join(self._cache_dir, self._cached), buffer.getvalue(), options=self._options)
+        return ""
 
     def _kept_index(self) -> bytes:
         if self._cache_dir is None:

@@ -73,7 +73,11 @@ def filesystem(uri: str, options: Options | None = None) -> tuple[AbstractFileSy
             ) from None
         # The text of this error may quote option values, so only the names are told.
         names = ", ".join(sorted(settings)) or "none"
-        raise UsageError(f"{shown(uri)!r}: {protocol}:// does not take these storage options: {names}") from None
+        raise UsageError(
+            f"{shown(uri)!r}: {protocol}:// does not open with these storage options: {names}"
+        ) from None
+    except Exception as error:
+        raise UsageError(f"{shown(uri)!r} cannot be reached: {explain(error)}") from error
     return fs, str(path)
 
 
@@ -114,8 +118,10 @@ def version_of(info: Mapping[str, Any]) -> str:
     if etag:
         return str(etag).strip('"')
     for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
-        if info.get(name) is not None:
-            return f"{info.get('size')}-{info[name]}"
+        time = info.get(name)
+        if time is not None:  # a store's listing and its info may tell the same time in different types
+            time = time.timestamp() if hasattr(time, "timestamp") else time
+            return f"{info.get('size')}-{time:.3f}" if isinstance(time, float) else f"{info.get('size')}-{time}"
     return str(info.get("size"))
 
 

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import fsspec
+import pytest
+
+from artgen.errors import SourceUnreadable, UsageError
+from artgen.records import Source
+from artgen.storage import atomic
+from artgen.storage.archive import Reader, scan
+from tests.unit.storage import packs
+from tests.unit.storage.packs import PNG, contents, skipped, sources
+
+
+def folder(tmp_path, files):
+    for name, data in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return tmp_path
+
+
+def test_the_same_pictures_from_every_kind_of_input(tmp_path):
+    files = packs.bytes_of()
+    names = list(files)
+    inputs = [
+        folder(tmp_path / "folder", files),
+        packs.tar(tmp_path / "a.tar", files),
+        packs.tar(tmp_path / "a.tar.gz", files, "w:gz"),
+        packs.tar(tmp_path / "a.tgz", files, "w:gz"),
+        packs.zipped(tmp_path / "a.zip", files),
+        packs.parquet(tmp_path / "a.parquet", {"path": names, "image": list(files.values())}),
+        tmp_path / "folder" / "*.png",
+        f"file://{tmp_path}/folder",
+    ]
+    for uri in inputs:
+        assert contents(uri) == files, uri
+        assert [s.key for s in sources(uri)] == names
+    assert contents(tmp_path / "folder" / "003.png") == {"003.png": files["003.png"]}
+
+
+def test_a_folder_is_walked_in_the_order_of_paths_and_archives_in_it_are_opened(tmp_path):
+    files = packs.bytes_of(2)
+    folder(tmp_path, {"b/x.png": PNG, "b.png": PNG, "b-c/y.jpg": PNG, "a": PNG, "x.png/z.png": PNG})
+    packs.zipped(tmp_path / "b" / "in.zip", files)
+    keys = [s.key for s in sources(tmp_path)]
+    assert keys == sorted(keys)
+    assert keys == ["a", "b-c/y.jpg", "b.png", "b/in.zip/000.png", "b/in.zip/001.png", "b/x.png", "x.png/z.png"]
+
+
+def test_what_is_not_an_image_is_skipped_with_a_reason(tmp_path):
+    files = {
+        "note.txt": b"x",
+        "a.json": b"{}",
+        "._a.png": PNG,
+        "__MACOSX/b.png": PNG,
+        ".DS_Store": b"x",
+        "odd": b"hello",
+        "odd.xyz": b"hello",
+        ".artgen-1.tmp": PNG,
+    }
+    folder(
+        tmp_path,
+        files | {"photo": PNG, "photo.crash": b"\xff\xd8\xff\xe0", "page.png": b"<html>", ".hidden.png": PNG},
+    )
+    assert set(skipped(tmp_path)) == set(files)
+    assert all(skipped(tmp_path).values())
+    assert set(contents(tmp_path)) == {"photo", "photo.crash", "page.png", ".hidden.png"}
+
+
+def test_archives_that_are_not_opened_become_rows(tmp_path):
+    folder(tmp_path, {"a.7z": b"7z", "b.tar.xz": b"x"})
+    found = contents(tmp_path)
+    assert found["a.7z"] == "artgen does not open .7z archives; repack it as .tar or .zip"
+    assert found["b.tar.xz"] == "artgen does not open .xz archives; repack it as .tar or .zip"
+    packs.tar(tmp_path / "c.tar", {"in.zip": b"PK", "x.png": PNG})
+    found = contents(tmp_path / "c.tar")
+    assert found == {
+        "in.zip": "an archive inside an archive is not opened; unpack the outer one first",
+        "x.png": PNG,
+    }
+
+
+def test_links(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "secret.png").write_bytes(PNG)
+    inside = folder(tmp_path / "in", {"a.png": PNG, "sub/b.png": PNG})
+    (inside / "same.png").symlink_to("a.png")
+    (inside / "broken.png").symlink_to("nothing.png")
+    (inside / "leaks.png").symlink_to("../out/secret.png")
+    (inside / "leaks").symlink_to("../out")
+    (inside / "loop").symlink_to(".")
+    assert set(contents(inside)) == {"a.png", "sub/b.png", "same.png"}
+    reasons = skipped(inside)
+    assert "outside INPUT" in reasons["leaks.png"]
+    assert "outside INPUT" in reasons["leaks"]
+    assert "broken link" in reasons["broken.png"]
+    assert "folder of INPUT" in reasons["loop"]
+    (tmp_path / "door").symlink_to("in")
+    assert set(contents(tmp_path / "door")) == {"a.png", "sub/b.png", "same.png"}
+
+
+def test_pipes_and_unreadable_folders(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    assert skipped(tmp_path) == {"pipe.png": "not a regular file"}
+    with Reader() as reader, pytest.raises(SourceUnreadable, match="not a regular file"):
+        reader.read(Source("pipe.png", str(tmp_path / "pipe.png"), "file"))
+
+
+def test_names_that_are_not_utf8_are_readable_in_keys_and_still_open(tmp_path):
+    root = os.fsencode(tmp_path)
+    for name, data in (
+        (b"caf\xe9.png", b"1"),
+        (b"caf\\xe9.png", b"2"),
+        (b"new\nline.png", b"3"),
+        (b"\xff/a.png", b"4"),
+    ):
+        os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
+        with open(os.path.join(root, name), "wb") as file:
+            file.write(data)
+    packs.tar(tmp_path / "set.tar", {"caf\udce9.png": b"5"}, format=1)
+    os.rename(tmp_path / "set.tar", os.path.join(root, b"s\xe9t.tar"))
+    found = contents(tmp_path)
+    assert found == {
+        "caf\\xe9.png": b"2",
+        "caf\\xe9.png#2": b"1",
+        "new\nline.png": b"3",
+        "s\\xe9t.tar/caf\\xe9.png": b"5",
+        "\\xff/a.png": b"4",
+    }
+    for source in sources(tmp_path):
+        assert (source.key + source.uri + source.detail).encode()
+
+
+def test_globs(tmp_path):
+    folder(
+        tmp_path,
+        {"a/1.png": PNG, "a/2.jpg": PNG, "a/deep/3.png": PNG, "b/4.png": PNG, "[x].png": PNG, "x.png": PNG},
+    )
+    packs.tar(tmp_path / "s0.tar", {"m.png": PNG})
+    packs.tar(tmp_path / "s1.tar", {"m.png": PNG})
+    assert [s.key for s in sources(tmp_path / "a" / "*.png")] == ["1.png"]
+    assert [s.key for s in sources(tmp_path / "**" / "*.png")] == [
+        *("[x].png", "a/1.png", "a/deep/3.png", "b/4.png", "x.png")
+    ]
+    assert [s.key for s in sources(tmp_path / "?")] == ["a/1.png", "a/2.jpg", "a/deep/3.png", "b/4.png"]
+    assert [s.key for s in sources(tmp_path / "s[01].tar")] == ["s0.tar/m.png", "s1.tar/m.png"]
+    assert [s.key for s in sources(tmp_path / "[x].png")] == ["[x].png"]  # a file of that name comes first
+    with pytest.raises(UsageError, match=r"matches nothing"):
+        scan(str(tmp_path / "*.webp"))
+
+
+def test_a_missing_input_is_told_with_what_lies_nearby(tmp_path):
+    folder(tmp_path, {"photos/holiday.png": PNG, "other/x.png": PNG})
+    with pytest.raises(UsageError, match=r"holidays\.png' does not exist; .*photos' holds 'holiday\.png'"):
+        scan(str(tmp_path / "photos" / "holidays.png"))
+    with pytest.raises(UsageError, match="neither does"):
+        scan(str(tmp_path / "nowhere" / "x.png"))
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(UsageError, match="is not an image or a readable archive"):
+        scan(str(tmp_path / "notes.txt"))
+
+
+def test_output_inside_input_can_be_left_out(tmp_path):
+    folder(tmp_path, {"a.png": PNG, "out/images/a.png": PNG, "outside.png": PNG})
+    assert set(contents(tmp_path, exclude=str(tmp_path / "out"))) == {"a.png", "outside.png"}
+
+
+def test_versions_change_with_the_file(tmp_path):
+    path = folder(tmp_path, {"a.png": PNG}) / "a.png"
+    (before,) = sources(path)
+    assert before.version == f"{len(PNG)}-{path.stat().st_mtime_ns}"
+    os.utime(path, ns=(1, 1))
+    (after,) = sources(path)
+    assert after.version != before.version
+
+
+def test_memory_store(tmp_path):
+    fs = fsspec.filesystem("memory")
+    archive = packs.tar(tmp_path / "s.tar", {"m.png": b"1"}).read_bytes()
+    for name, data in {"b.png": b"2", "b/c.png": b"3", "s.tar": archive, "z.txt": b"x", "e.png": b""}.items():
+        fs.pipe_file(f"/archive-test/in/{name}", data)
+    found = contents("memory://archive-test/in")
+    assert found == {"b.png": b"2", "b/c.png": b"3", "e.png": "empty file", "s.tar/m.png": b"1"}
+    assert list(found) == ["b.png", "b/c.png", "e.png", "s.tar/m.png"]
+    assert set(contents("memory://archive-test/in/*.png")) == {"b.png", "e.png"}
+    assert contents("memory://archive-test/in/s.tar") == {"m.png": b"1"}
+
+
+def test_reader_says_what_is_wrong(tmp_path):
+    folder(tmp_path, {"empty.png": b"", "gone.png": b"1", "large.png": bytes(2000)})
+    found = {s.key: s for s in sources(tmp_path)}
+    (tmp_path / "gone.png").unlink()
+    with Reader() as reader:
+        with pytest.raises(SourceUnreadable, match="empty file"):
+            reader.read(found["empty.png"])
+        with pytest.raises(SourceUnreadable, match=r"gone\.png' is gone"):
+            reader.read(found["gone.png"])
+        with pytest.raises(SourceUnreadable, match="2000 bytes, more than the limit of 1999"):
+            reader.read(found["large.png"], max_bytes=1999)
+        assert len(reader.read(found["large.png"], max_bytes=2000)) == 2000
+
+
+def test_an_archive_that_changed_is_not_read_at_old_offsets(tmp_path):
+    path = packs.tar(tmp_path / "a.tar", packs.bytes_of(2))
+    (first, _) = sources(path)
+    packs.tar(path, packs.bytes_of(9))
+    with Reader() as reader, pytest.raises(SourceUnreadable, match="changed since it was listed"):
+        reader.read(first)
+
+
+def test_reader_from_many_threads(tmp_path):
+    files = packs.bytes_of(40, size=20_000)
+    folder(tmp_path / "in", files)
+    packs.tar(tmp_path / "in" / "a.tar", files)
+    packs.tar(tmp_path / "in" / "b.tar.gz", files, "w:gz")
+    packs.zipped(tmp_path / "in" / "c.zip", files)
+    columns = {"path": list(files), "image": list(files.values())}
+    packs.parquet(tmp_path / "in" / "d.parquet", columns, row_group_size=16)
+    found = sources(tmp_path / "in") * 3
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    with Reader() as reader, ThreadPoolExecutor(8) as pool:
+        for source, data in zip(found, pool.map(reader.read, found), strict=True):
+            assert data == files[source.key.rpartition("/")[2]], source
+    assert threading.active_count() < 20
+    after = len(os.listdir("/proc/self/fd")) if before else 0
+    assert after <= before + 1
+
+
+def test_unfinished_writes_are_not_listed(tmp_path):
+    with atomic.open_for_commit(str(tmp_path / "a.png")) as file:
+        file.write(PNG)
+        file.flush()
+        assert sources(tmp_path) == []
+    assert [s.key for s in sources(tmp_path)] == ["a.png"]

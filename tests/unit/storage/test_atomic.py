@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import resource
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from artgen.errors import StorageError, UsageError
+from artgen.storage import atomic
+from artgen.storage import uri as uris
+
+
+def tree(folder):
+    return sorted(os.path.relpath(os.path.join(f, n), folder) for f, _, names in os.walk(folder) for n in names)
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+def test_write_makes_folders_and_replaces(tmp_path, fsync):
+    uri = str(tmp_path / "a" / "b" / "c.bin")
+    atomic.write(uri, b"one", fsync=fsync)
+    atomic.write(uri, memoryview(b"two"), fsync=fsync)
+    assert tree(tmp_path) == ["a/b/c.bin"]
+    assert (tmp_path / "a" / "b" / "c.bin").read_bytes() == b"two"
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    old = os.umask(0o027)
+    try:
+        atomic.write(str(tmp_path / "a"), b"x")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(os.stat(tmp_path / "a").st_mode) == 0o640
+
+
+def test_a_reader_sees_the_old_file_until_the_end(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with atomic.open_for_commit(str(path)) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+        file.seek(0)
+        assert file.read() == b"new"
+    assert path.read_bytes() == b"new"
+
+
+def fail_half_way(uri):
+    with atomic.open_for_commit(uri) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("store", ["local", "memory"])
+def test_nothing_is_left_of_a_failed_block(tmp_path, store, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    uri = str(tmp_path / "a") if store == "local" else "memory://atomic-failed/a"
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way(uri)
+    assert tree(tmp_path) == []
+    assert not uris.exists(uri)
+
+
+def test_memory_store_takes_both_ways():
+    atomic.write("memory://atomic/x/y", b"1")
+    with atomic.open_for_commit("memory://atomic/x/z") as file:
+        file.write(b"2")
+    assert uris.names("memory://atomic/x") == ["y", "z"]
+    assert uris.read_or_none("memory://atomic/x/z") == b"2"
+
+
+def test_a_full_disk_names_place_and_reason_and_leaves_nothing(tmp_path):
+    # The limit on file sizes is the nearest thing to a full disk that any user may set up; the error is real.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(StorageError, match=r"a\.bin.*File too large \(errno 27\); free some space"):
+            atomic.write(str(tmp_path / "a.bin"), bytes(1_000_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert tree(tmp_path) == []
+
+
+def test_a_file_where_a_folder_is_needed(tmp_path):
+    (tmp_path / "a").write_bytes(b"x")
+    with pytest.raises(StorageError, match=r"a/b.*a file lies where a folder is needed"):
+        atomic.write(str(tmp_path / "a" / "b"), b"y")
+    (tmp_path / "d").mkdir()
+    with pytest.raises(StorageError, match="a folder where the file goes"):
+        atomic.write(str(tmp_path / "d"), b"y")
+    assert tree(tmp_path) == ["a"]
+
+
+def test_no_permission_is_told_with_the_fix(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o555)
+    code = (
+        "import os, sys\nfrom artgen.errors import *\nfrom artgen.storage import atomic\n"
+        "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
+        "for work in (lambda: atomic.write(sys.argv[1] + '/x', b'1'), lambda: atomic.check_writable(sys.argv[1])):\n"
+        "    try: work()\n"
+        "    except ArtgenError as e: print(type(e).__name__, e)\n"
+    )
+    for folder in (tmp_path, *tmp_path.parents[:2]):  # root's, when root runs the tests
+        folder.chmod(0o755)
+    command = [sys.executable, "-c", code, str(tmp_path / "closed")]
+    first, second = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert first.startswith("StorageError")
+    assert second.startswith("UsageError")
+    assert "Permission denied" in first
+    assert "grant write access or choose another OUTPUT" in second
+
+
+def test_check_writable_makes_the_folder_and_leaves_nothing_in_it(tmp_path):
+    atomic.check_writable(str(tmp_path / "new" / "out"))
+    assert (tmp_path / "new" / "out").is_dir()
+    assert tree(tmp_path) == []
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(UsageError, match="cannot be written to"):
+        atomic.check_writable(str(tmp_path / "file"))
+
+
+def test_sweep_takes_only_old_temporary_files(tmp_path):
+    (tmp_path / "sub").mkdir()
+    names = ["sub/.artgen-old.tmp", ".artgen-new.tmp", ".artgen-old.png", "old.tmp"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+        if "old" in name:
+            os.utime(tmp_path / name, (time.time() - 7200,) * 2)
+    assert atomic.sweep(str(tmp_path), older_than_s=3600) == 1
+    assert tree(tmp_path) == sorted(names[1:])
+    assert atomic.sweep("memory://anything") == 0
+    assert atomic.sweep(str(tmp_path / "missing")) == 0
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_leaves_the_old_or_the_new_file(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(bytes([0]) * 300_000)
+    code = (
+        "import sys, itertools\nfrom artgen.storage import atomic\n"
+        "for i in itertools.count(1): atomic.write(sys.argv[1], bytes([i % 256]) * 300_000)"
+    )
+    for wait in (0.2, 0.31, 0.43):
+        process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+        data = path.read_bytes()
+        assert len(data) == 300_000
+        assert len(set(data)) == 1
