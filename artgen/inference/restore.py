@@ -202,18 +202,22 @@ def _cut(pixels_HWC: np.ndarray, mask_HW: np.ndarray | None, row: Segment, col: 
 
 
 def _window(values: np.ndarray, row: Segment, col: Segment) -> np.ndarray:
-    """A view, or a mirrored copy where the tile reaches past the end."""
-    inside = values[row.start : row.start + row.size, col.start : col.start + col.size]
-    deep, wide = inside.shape[:2]
-    if (deep, wide) == (row.size, col.size):
-        return inside
+    """A view, or a mirrored copy where the tile reaches past an end."""
     height, width = values.shape[:2]
+    top, bottom = max(row.start, 0), min(row.start + row.size, height)
+    left, right = max(col.start, 0), min(col.start + col.size, width)
+    inside = values[top:bottom, left:right]
+    if inside.shape[:2] == (row.size, col.size):
+        return inside
     rows = reflected(row.start, row.start + row.size, height)
     cols = reflected(col.start, col.start + col.size, width)
     window = np.empty((row.size, col.size, *values.shape[2:]), values.dtype)
-    window[:deep, :wide] = inside
-    window[:deep, wide:] = values[row.start : row.start + deep, cols[wide:]]
-    window[deep:] = values[np.ix_(rows[deep:], cols)]
+    first, last = top - row.start, bottom - row.start
+    window[first:last, left - col.start : right - col.start] = inside  # nearly all of it, at the speed of a copy
+    window[first:last, : left - col.start] = values[top:bottom, cols[: left - col.start]]
+    window[first:last, right - col.start :] = values[top:bottom, cols[right - col.start :]]
+    window[:first] = values[np.ix_(rows[:first], cols)]
+    window[last:] = values[np.ix_(rows[last:], cols)]
     return window
 
 

@@ -21,7 +21,7 @@ import numpy as np
 class Segment:
     """One tile on one axis, in input pixels.
 
-    start, size: what the model sees, [start, start + size); may reach past the image's end (padding).
+    start, size: what the model sees, [start, start + size); may reach past both ends of the image (padding).
     begin, end: what counts, [begin, end), inside the image; everything else of the tile is halo or padding.
     ramp_in: pixels from `begin` that are faded in over the previous tile; ramp_out: pixels up to `end` that are
     faded out under the next one. 0 at the image's edges.
@@ -42,8 +42,9 @@ def segments(
 
     All tiles of an axis have one size: the smallest multiple of `quantum` (and of `align`) that is at least
     `minimum` and still covers with as many tiles. So with quantum = the model's multiple an image is padded by
-    less than that, and with quantum = tile every tile has the same shape. Every start is a multiple of `align`:
-    a model that pools by 8 sees another picture when its tile starts at pixel 3.
+    less than that, and with quantum = tile every tile has the same shape. Starts differ by multiples of `align`:
+    a model that pools by 8 sees another picture when its tile starts 3 pixels later. Padding is shared by both
+    ends, for a few mirrored pixels at an edge serve a model that was made for zeros there better than none.
 
     The ramp is half of `overlap`, or less where tiles lie so close that ramps would meet.
     Raises ValueError, quoting the value, where no such tiles exist.
@@ -71,7 +72,8 @@ def segments(
         raise ValueError(f"overlap {overlap} px must be smaller than the tile ({longest * align} px)")
     count = 1 if cover <= longest else -(-(cover - shared) // (longest - shared))
     size = _up(max(-(-(cover + (count - 1) * shared) // count), -(-minimum // align)), step)
-    starts = [0] if count == 1 else [i * (cover - size) // (count - 1) * align for i in range(count)]
+    lead = ((size if count == 1 else cover) * align - length) // 2
+    starts = [i * (cover - size) // max(count - 1, 1) * align - lead for i in range(count)]
     return _with_ramps(starts, size * align, length, overlap // 2)
 
 

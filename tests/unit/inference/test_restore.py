@@ -247,3 +247,19 @@ def test_memory_is_the_output_and_some_bands() -> None:
     band = 256 * 6000 * 3 * 4
     assert peak < before.nbytes + 2 * band
     assert peak < working_bytes(4000, 6000, 3, 8, 256)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 7), (61, 64), (131, 93)])
+def test_beyond_its_edges_the_picture_is_mirrored(size: tuple[int, int]) -> None:
+    class See(Identity):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen = x.clone()
+            return x
+
+    module = See()
+    before = picture(*size)
+    restore(before, None, Forward(restorer(module, multiple=64)), RestoreOptions(tile=256))
+    pads = [((-(-length // 64) * 64 - length) // 2, -(-(-(-length // 64) * 64 - length) // 2)) for length in size]
+    rows = np.pad(before, (pads[0], (0, 0), (0, 0)), mode="reflect" if size[0] > 1 else "edge")
+    wanted = np.pad(rows, ((0, 0), pads[1], (0, 0)), mode="reflect" if size[1] > 1 else "edge")
+    assert np.array_equal(np.round(module.seen[0].permute(1, 2, 0).numpy() * 255), wanted)

@@ -46,7 +46,7 @@ def test_small_and_flat_pictures_have_no_noise(shape: tuple[int, int, int]) -> N
     assert sigma(np.full(shape, 77, np.uint8)) == 0.0
 
 
-@pytest.mark.parametrize("shape", [(2, 1_000_000, 1), (1_000_000, 2, 1), (2000, 3000, 3)])
+@pytest.mark.parametrize("shape", [(2, 1_000_000, 1), (1_000_000, 2, 1), (1200, 2000, 3)])
 def test_large_pictures_are_sampled(shape: tuple[int, int, int]) -> None:
     pixels = np.random.default_rng(2).normal(128, 12, shape).round().astype(np.uint8)
     assert sigma(pixels) == pytest.approx(12, rel=0.05)
@@ -56,7 +56,7 @@ def test_large_pictures_are_sampled(shape: tuple[int, int, int]) -> None:
 
 
 def test_sigma_is_deterministic() -> None:
-    pixels = noisy(2000, 1000, 9.0)
+    pixels = noisy(1000, 700, 9.0)
     assert sigma(pixels) == sigma(pixels.copy())
 
 

@@ -13,11 +13,13 @@ from artgen.tiles.grid import Segment, segments
 
 
 def tile_of(values: np.ndarray, row: Segment, col: Segment, scale: int) -> np.ndarray:
-    """The float tile of an output picture; NaN-free filler where it reaches past the end."""
+    """The float tile of an output picture, filled with grey where it reaches past an end."""
     top = np.float32(np.iinfo(values.dtype).max)
     tile = np.full((row.size * scale, col.size * scale, values.shape[2]), 0.5, np.float32)
-    inside = values[row.start * scale :, col.start * scale :][: row.size * scale, : col.size * scale]
-    tile[: inside.shape[0], : inside.shape[1]] = inside / top
+    down, right = max(-row.start, 0) * scale, max(-col.start, 0) * scale
+    inside = values[max(row.start, 0) * scale : (row.start + row.size) * scale]
+    inside = inside[:, max(col.start, 0) * scale : (col.start + col.size) * scale]
+    tile[down : down + inside.shape[0], right : right + inside.shape[1]] = inside / top
     return tile
 
 

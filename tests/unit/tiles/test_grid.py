@@ -33,17 +33,17 @@ def geometries(draw: st.DrawFn) -> dict[str, int]:
 def test_tiles_cover_the_line_and_share_the_overlap(geometry: dict[str, int]) -> None:
     parts = segments(**geometry)
     length, align, overlap = geometry["length"], geometry["align"], geometry["overlap"]
-    assert parts[0].start == 0
     assert parts[0].begin == 0
+    lead, trail = -parts[0].start, parts[-1].start + parts[-1].size - length
+    assert 0 <= lead <= trail <= lead + 1, "padding is shared by both ends"
     assert parts[-1].end == length == covered(parts)
-    assert length <= parts[-1].start + parts[-1].size
     assert len({part.size for part in parts}) == 1
     size = parts[0].size
     assert geometry["minimum"] <= size <= geometry["tile"]
     assert size % geometry["quantum"] == 0
-    assert all(part.start % align == 0 for part in parts)
+    assert all((part.start + lead) % align == 0 for part in parts)
     if len(parts) > 1:
-        assert parts[-1].start + size < length + align, "padded by less than the model's multiple"
+        assert lead + trail < align, "padded by less than the model's multiple"
     for a, b in pairwise(parts):
         assert a.start < b.start <= a.start + size - overlap
         assert a.ramp_out == b.ramp_in <= max(overlap // 2, 0)
@@ -78,7 +78,7 @@ def test_there_are_no_fewer_tiles_than_needed(geometry: dict[str, int]) -> None:
 
 def test_a_line_that_fits_is_one_tile_padded_to_the_quantum() -> None:
     (part,) = segments(500, 512, 32, 8, align=8)
-    assert (part.start, part.size, part.begin, part.end) == (0, 504, 0, 500)
+    assert (part.start, part.size, part.begin, part.end) == (-2, 504, 0, 500)
     (part,) = segments(500, 512, 32, 512, align=8)
     assert part.size == 512
 
@@ -117,11 +117,11 @@ def test_a_tile_below_the_models_minimum_is_refused() -> None:
         segments(10, 32, 0, 8, minimum=64)
 
 
-@given(st.integers(1, 40), st.integers(1, 100))
-def test_reflection_is_numpys(length: int, beyond: int) -> None:
+@given(st.integers(1, 40), st.integers(0, 100), st.integers(0, 100))
+def test_reflection_is_numpys(length: int, before: int, beyond: int) -> None:
     line = np.arange(length)
-    expected = np.pad(line, (0, beyond), mode="reflect") if length > 1 else np.zeros(1 + beyond, int)
-    assert (line[reflected(0, length + beyond, length)] == expected).all()
+    expected = np.pad(line, (before, beyond), mode="reflect" if length > 1 else "edge")
+    assert (line[reflected(-before, length + beyond, length)] == expected).all()
 
 
 def test_the_grid_needs_no_torch() -> None:
