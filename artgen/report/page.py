@@ -195,7 +195,7 @@ def _command(run: dict[str, Any], output_uri: str) -> str:
     config = run.get("config") or {}
     words = ["artgen", "restore", str(config.get("input") or "INPUT"), str(config.get("output") or output_uri)]
     for field in fields(RestoreConfig):
-        value = config.get(field.name, field.default)
+        value = config.get(field.name)
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         if field.name in _NOT_FLAGS or value in (None, default):
             continue

@@ -138,6 +138,7 @@ def test_pages_of_any_outcome(output: Output, restored: int, failures: int, head
 def test_an_output_of_nothing_at_all_still_has_a_page(output: Output) -> None:
     _, outline = made(output)
     assert "There was nothing to restore." in outline.text
+    assert f"artgen restore INPUT {output.uri} --retry-failed" in outline.text
 
 
 def test_grey_alpha_and_16_bit_pictures_are_shown(output: Output) -> None:
