@@ -14,7 +14,7 @@ from artgen.storage.blob import Blob, BlobFile
 
 _SPACING = 4 * 1024 * 1024
 """Unpacked bytes between two seek points: a jump inflates 2 MiB on average, and the kept index takes
-32 KiB a point, 0.8 % of the unpacked size."""
+32 KiB a point, 0.8 % of the unpacked size. Damage loses the images up to one point before it."""
 
 _READ = 1024 * 1024
 

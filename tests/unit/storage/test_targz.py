@@ -74,8 +74,9 @@ def test_damaged_in_the_middle(tmp_path, size):
     path.write_bytes(data)
     for _ in range(2):  # a damaged archive keeps no index, so the next listing tells of it again
         found = contents(path, cache_dir=str(tmp_path / "cache"))
-        assert list(found)[:11] == list(files)[:11]
-        assert all(found[key] == files[key] for key in list(files)[:11])
+        sound = list(files)[: 11 if size == 1 else 7]  # inflation stops up to one seek point before the damage
+        assert list(found)[: len(sound)] == sound
+        assert all(found[key] == files[key] for key in sound)
         assert any(isinstance(value, str) and "damaged" in value for value in found.values())
         if size == 1:
             assert "its checksum is wrong, one image or more" in str(found["a.tar.gz"])
