@@ -12,8 +12,8 @@ from artgen.report import page
 from tests.outputs import UNIT, Output, failed, row
 
 HOSTILE = "<script>alert(1)</script>/\"'&\n\u202egnp.exe"
-CLEAN = np.full((300, 300, 3), 90, np.uint8)
-NOISY = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+CLEAN = np.full((120, 120, 3), 90, np.uint8)
+NOISY = np.random.default_rng(0).integers(0, 256, (120, 120, 3), np.uint8)
 RUN: dict[str, Any] = {
     "artgen": "0.1.0",
     "versions": {"torch": "2.11"},
@@ -189,7 +189,7 @@ def test_pictures_in_parquet_and_shards_are_found(output: Output) -> None:
     rows = []
     for index, module in enumerate((parquet, shards)):
         sink = module.open(output.uri, UNIT)
-        where = sink.add(f"{index}.png", str(index), png(index, (300, 300)), row(str(index)))
+        where = sink.add(f"{index}.png", str(index), png(index, (60, 60)), row(str(index)))
         sink.commit()
         rows.append(row(str(index), output_uri=where))
     manifest.write(output.uri, UNIT, rows)
@@ -205,12 +205,12 @@ def test_the_same_output_makes_the_same_page(output: Output) -> None:
 
 
 def test_many_pictures_stay_within_the_bytes_of_a_page(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "PICTURES_BYTES", 300_000)
+    monkeypatch.setattr(page, "PICTURES_BYTES", 60_000)
     for index in range(6):
         output.picture(f"{index}.png", np.roll(NOISY, index), NOISY)
     text, outline = made(output.commit())
     assert len(outline.all("article")) == 6
-    assert len(text) < 380_000
+    assert len(text) < 120_000
 
 
 @pytest.mark.parametrize("content", [b"not json", b"[]", b'{"runs": [3], "model": null}'])
