@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+
+from artgen.cli import main
 
 ARTGEN = [sys.executable, "-m", "artgen"]
 
@@ -22,6 +26,14 @@ def environment() -> dict[str, str]:
 def artgen(*args: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     command = [*ARTGEN, *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), check=False)
+
+
+def artgen_here(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    """The same in this process: for the many commands whose start-up is not the point."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main([*map(str, args)])
+    return subprocess.CompletedProcess([], code, out.getvalue(), err.getvalue())
 
 
 def rows(output: Path) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def damage(args: dict[str, Any], console: Console) -> int:
 
 
 def _strengths(args: dict[str, Any]) -> dict[str, float]:
-    strengths = {name: SWITCHES.get(name, args[name]) for name in ORDER if args.get(name)}
+    strengths: dict[str, float] = {name: SWITCHES.get(name) or args[name] for name in ORDER if args.get(name)}
     if not strengths:
         raise UsageError(f"no damage is named: use one or more of --{', --'.join(ORDER)}".replace("_", "-"))
     for name, (low, high) in RANGES.items():
@@ -69,6 +69,7 @@ def _damage_one(entry: Entry, reader: archive.Reader, output: str, strengths: di
 
     from artgen.codecs.decode import decode
     from artgen.codecs.encode import encode
+    from artgen.codecs.metadata import Metadata
     from artgen.training.data import stable_seed
     from artgen.training.degrade import round_to_file
 
@@ -85,7 +86,7 @@ def _damage_one(entry: Entry, reader: archive.Reader, output: str, strengths: di
     data = encode(pixels, alpha, picture.metadata, format="png").data
     if lost_B1HW.any():
         mask = (lost_B1HW[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-        atomic.write(uri.join(output, "masks", entry.name), encode(mask, None, None, format="png").data)
+        atomic.write(uri.join(output, "masks", entry.name), encode(mask, None, Metadata(), format="png").data)
     atomic.write(uri.join(output, "images", entry.name), data)
     return round(lost_B1HW.mean().item(), 4)
 

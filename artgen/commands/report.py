@@ -7,6 +7,7 @@ from typing import Any
 
 from artgen.console import Console
 from artgen.errors import UsageError
+from artgen.storage import uri
 from artgen.storage.archive import Reader
 from artgen.work import plan as plans
 from artgen.work import runlog
@@ -34,7 +35,7 @@ def write_report(output: str, options: dict[str, Any] | None, *, sample: int = 2
 def _sources(output: str, keys: Iterable[str], options: dict[str, Any] | None) -> dict[str, Callable[[], bytes]]:
     """Readers of the source bytes of some keys, by the plans that are still in OUTPUT."""
     wanted = set(keys)
-    reader = Reader(options)
+    reader = Reader(options, uri.join(output, "_artgen", "index"))
     found: dict[str, Callable[[], bytes]] = {}
     for plan in plans.all_plans(output, options):
         for entry in plans.PlanReader(plan.folder, options).entries(plan):

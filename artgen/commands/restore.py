@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from artgen.config import RestoreConfig
@@ -35,9 +37,7 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
     Raises UsageError (exit code 2) before anything is started.
     """
     check_places(config)
-    options = config.storage_options
-    masks = None if config.masks is None else archive.scan(config.masks, options)
-    with Listing(config.input, archive.scan(config.input, options), masks) as listed:
+    with TemporaryDirectory(prefix="artgen-index-") as scratch, closing(list_input(config, scratch)) as listed:
         if config.masks is not None and not listed.masked:
             raise UsageError(
                 f"no mask in {config.masks} has the relative path of an image in {config.input}: check --masks"
@@ -49,13 +49,32 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
                 console.result(describe(config, engine.name, listed, settings))
                 return 0
             prepare_output(config)
+            keep_indexes(scratch, config)
             plan = plans.prepare(
                 listed, config.output, settings, unit_images=config.unit_images,
-                retry_failed=config.retry_failed, options=options,
+                retry_failed=config.retry_failed, options=config.storage_options,
             )  # fmt: skip
             for skipped in listed.first_skipped[:5]:
                 console.say(f"skipped {skipped.key}: {skipped.reason}")
             return carry(engine, plan, restorer, job, config, console)
+
+
+def list_input(config: RestoreConfig, scratch: str) -> Listing:
+    """INPUT and masks; seek points of .tar.gz archives go to `scratch` unless an earlier run kept them in OUTPUT."""
+    options, kept = config.storage_options, indexes_of(config)
+    cache_dir = kept if uri.exists(kept, options) else scratch
+    masks = None if config.masks is None else archive.scan(config.masks, options, cache_dir=cache_dir)
+    return Listing(config.input, archive.scan(config.input, options, cache_dir=cache_dir), masks)
+
+
+def indexes_of(config: RestoreConfig) -> str:
+    """Where workers find the seek points of .tar.gz archives."""
+    return uri.join(config.output, "_artgen", "index")
+
+
+def keep_indexes(scratch: str, config: RestoreConfig) -> None:
+    for path in sorted(Path(scratch).iterdir()):
+        atomic.write(uri.join(indexes_of(config), path.name), path.read_bytes(), config.storage_options)
 
 
 def carry(
@@ -170,6 +189,7 @@ def make_job(config: RestoreConfig) -> tuple[Restorer, RestoreJob]:
         model=config.model, model_sha256=restorer.sha256, options=options, device=device, precision=precision,
         batch=config.batch or (16 if device != "cpu" else 1), quality=config.quality, mask_from_alpha=config.mask_from_alpha,
         max_pixels=config.max_pixels, image_timeout=config.image_timeout, storage_options=config.storage_options,
+        index_folder=indexes_of(config),
     )  # fmt: skip
     if device != "cpu":
         restorer.to(torch.device(device))

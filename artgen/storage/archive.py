@@ -55,9 +55,12 @@ def scan(
 
 def _scan(root: listing.Root, reader: Reader, max_bytes: int, exclude: str) -> Iterator[Source | Skipped]:
     odd = _Keys()
+    containers: set[str] = set()
     for item in listing.items(root, exclude):
         # Only a name with \xNN in it, its own or an undecodable byte, may meet its double.
         key = odd.unique(item.name) if _ESCAPED.search(item.name) else item.name
+        if root.fs is not None and _is_below(item.name, containers):
+            key = odd.unique(f"{item.name}#object")  # a store may hold both a.tar and a.tar/x.png
         found = kind.of(item.name)
         reason = item.skip or kind.clutter(item.name)
         file = Source(
@@ -83,7 +86,15 @@ def _scan(root: listing.Root, reader: Reader, max_bytes: int, exclude: str) -> I
         elif found == "unknown":
             yield _sniffed(file, reader)
         else:
+            containers.add(item.name)
             yield from _members(file, found, "" if root.alone else f"{key}/", reader, max_bytes)
+
+
+def _is_below(name: str, containers: set[str]) -> bool:
+    above = name.rpartition("/")[0] if containers else ""
+    while above and above not in containers:
+        above = above.rpartition("/")[0]
+    return bool(above)
 
 
 def _sniffed(file: Source, reader: Reader) -> Source | Skipped:

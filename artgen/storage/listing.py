@@ -251,12 +251,22 @@ def _nearby(path: str, fs: AbstractFileSystem | None) -> str:
         if fs is None:
             names = [e.name for e in islice(os.scandir(folder), 1000)]
         else:
-            names = [str(n).rstrip("/").rpartition("/")[2] for n in fs.ls(folder, detail=False)[:1000]]
+            names = [name.rstrip("/").rpartition("/")[2] for name in _first_names(fs, folder)]
     except Exception as error:  # noqa: BLE001
         return f"neither does {readable(folder)!r} ({uris.explain(error)})"
     likest = get_close_matches(wanted, names, n=3, cutoff=0.5) or sorted(names)[:3]
     held = ", ".join(repr(readable(n)) for n in likest) + (", ..." if len(names) > len(likest) else "")
     return f"{readable(folder)!r} holds {held}" if names else f"{readable(folder)!r} is empty"
+
+
+def _first_names(fs: Any, folder: str) -> list[str]:
+    if "s3" not in _protocols(fs):
+        return [str(name) for name in fs.ls(folder, detail=False)[:1000]]
+    bucket, below, _ = fs.split_path(folder)  # one page; s3fs would list a folder of millions to its end
+    below = below.rstrip("/") + "/" if below else ""
+    page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=below, Delimiter="/", **fs.req_kw)
+    files = [found["Key"] for found in page.get("Contents", ()) if found["Key"] != below]
+    return files + [found["Prefix"] for found in page.get("CommonPrefixes", ())]
 
 
 def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:

@@ -80,7 +80,10 @@ class Others:
 
     def __init__(self, blob: Blob) -> None:
         self._lock = threading.Lock()
-        self._zip = zipfile.ZipFile(BlobFile(blob))
+        try:
+            self._zip = zipfile.ZipFile(BlobFile(blob))
+        except _BROKEN as error:
+            raise SourceUnreadable(f"not a readable zip archive: {error}") from error
         self._at = {entry.header_offset: entry for entry in self._zip.infolist()}
 
     def read(self, offset: int, declared: int) -> bytes:

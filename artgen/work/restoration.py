@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from artgen.codecs.decode import Picture
-from artgen.codecs.encode import encode
+from artgen.codecs.encode import Format, encode
 from artgen.codecs.pool import GuardPool
 from artgen.errors import ImageError, ImageTimeout, RestoreFailed
 from artgen.inference.forward import Forward
@@ -27,7 +27,7 @@ from artgen.work.unit import Made
 # Pixels of decoded images that may be in work at once: one large image waits for the others, so peak memory is that of
 # the largest image and not of as many as there are threads.
 PIXELS_IN_WORK = 48_000_000
-_FORMATS = {"jpg": "jpeg", "webp": "webp", "png": "png"}
+_FORMATS: dict[str, Format] = {"jpg": "jpeg", "webp": "webp", "png": "png"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class RestoreJob:
     max_pixels: int = 178_956_970
     image_timeout: float = 600.0
     storage_options: dict[str, Any] | None = field(default=None, repr=False)
+    index_folder: str | None = None
 
 
 class Restoration:
@@ -53,7 +54,7 @@ class Restoration:
     def __init__(self, job: RestoreJob, restorer: Restorer, guards: GuardPool) -> None:
         self._job = job
         self._forward = Forward(restorer, device=job.device, precision=job.precision, batch=job.batch)
-        self._reader = Reader(job.storage_options)
+        self._reader = Reader(job.storage_options, job.index_folder)
         self._guards = guards
         self._gate = PixelGate(PIXELS_IN_WORK)
 

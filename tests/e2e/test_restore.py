@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests import pictures
-from tests.runs import artgen, rows, run_json, shas, tree
+from tests.runs import artgen, artgen_here, rows, run_json, shas, tree
 
 COUNT = 11
 
@@ -69,7 +69,7 @@ def test_tar_zip_and_parquet_give_the_folder_s_bytes(
 def test_same_command_again_does_nothing(tmp_path: Path, done: Path, folder: Path) -> None:
     output = shutil.copytree(done, tmp_path / "out")
     before = tree(output / "images") | tree(output / "manifest")
-    result = artgen("restore", folder, output, "--unit-images", "4")
+    result = artgen_here("restore", folder, output, "--unit-images", "4")
     assert result.returncode == 0, result.stderr
     assert tree(output / "images") | tree(output / "manifest") == before
     assert run_json(output)["runs"][-1]["images"] == 0
@@ -79,12 +79,13 @@ def test_grown_and_changed_archive(tmp_path: Path, contents: dict[str, bytes]) -
     source = pictures.write_folder(tmp_path / "in", contents)
     output = tmp_path / "out"
     assert (
-        artgen("restore", source, output, "--model", "identity", "--to", "png", "--to", "parquet").returncode == 0
+        artgen_here("restore", source, output, "--model", "identity", "--to", "png", "--to", "parquet").returncode
+        == 0
     )
     before = shas(output)
     changed = next(iter(contents))
     pictures.write_folder(source, {**pictures.files(3, first=50), changed: pictures.png(pictures.picture(99))})
-    result = artgen("restore", source, output, "--model", "identity", "--to", "png", "--to", "parquet")
+    result = artgen_here("restore", source, output, "--model", "identity", "--to", "png", "--to", "parquet")
     assert result.returncode == 0, result.stderr
     assert run_json(output)["runs"][-1]["images"] == 4
     after = shas(output)
@@ -94,12 +95,12 @@ def test_grown_and_changed_archive(tmp_path: Path, contents: dict[str, bytes]) -
 
 def test_other_settings_are_refused_and_overwrite_starts_anew(tmp_path: Path, done: Path, folder: Path) -> None:
     output = shutil.copytree(done, tmp_path / "out")
-    refused = artgen("restore", folder, output, "--strength", "0.5")
+    refused = artgen_here("restore", folder, output, "--strength", "0.5")
     assert refused.returncode == 2
     assert "strength: was 1.0, now 0.5" in refused.stderr
     assert "--overwrite" in refused.stderr
     assert shas(output) == shas(done)
-    again = artgen("restore", folder, output, "--strength", "0.5", "--overwrite")
+    again = artgen_here("restore", folder, output, "--strength", "0.5", "--overwrite")
     assert again.returncode == 0, again.stderr
     assert shas(output) != shas(done)
 
@@ -109,13 +110,13 @@ def test_bad_images_are_rows_and_can_be_retried(tmp_path: Path, contents: dict[s
     broken = {**contents, name: contents[name][: len(contents[name]) // 2], "empty.png": b""}
     source = pictures.write_folder(tmp_path / "in", broken)
     output = tmp_path / "out"
-    result = artgen("restore", source, output, "--model", "identity")
+    result = artgen_here("restore", source, output, "--model", "identity")
     assert result.returncode == 3, result.stderr
     failed = {row["key"]: row for row in rows(output) if row["status"] == "failed"}
     assert set(failed) == {name, "empty.png"}
     assert "truncated" in failed[name]["error_message"]
     (source / name).write_bytes(contents[name])
-    retried = artgen("restore", source, output, "--model", "identity", "--retry-failed")
+    retried = artgen_here("restore", source, output, "--model", "identity", "--retry-failed")
     assert retried.returncode == 3, retried.stderr
     after = {row["key"]: row for row in rows(output)}
     assert len(after) == len(broken)
@@ -126,7 +127,7 @@ def test_bad_images_are_rows_and_can_be_retried(tmp_path: Path, contents: dict[s
 
 def test_on_error_stop_ends_with_1(tmp_path: Path) -> None:
     source = pictures.write_folder(tmp_path / "in", {"a.png": b"not a picture"})
-    result = artgen("restore", source, tmp_path / "out", "--model", "identity", "--on-error", "stop")
+    result = artgen_here("restore", source, tmp_path / "out", "--model", "identity", "--on-error", "stop")
     assert result.returncode == 1
     assert "a.png" in result.stdout + result.stderr
     assert rows(tmp_path / "out") == []
@@ -159,7 +160,7 @@ def test_wrong_usage_is_exit_code_2_before_anything_starts(
     file.write_text("in the way")
     full = pictures.write_folder(tmp_path / "full", {"mine.txt": b"keep"})
     names = {"folder": folder, "out": tmp_path / "out", "file": file, "full": full}
-    result = artgen("restore", *[arg.format(**names) for arg in args])
+    result = artgen_here("restore", *[arg.format(**names) for arg in args])
     assert result.returncode == 2, (result.stdout, result.stderr)
     assert said in result.stderr
     assert "Traceback" not in result.stderr
@@ -169,7 +170,7 @@ def test_wrong_usage_is_exit_code_2_before_anything_starts(
 
 
 def test_json_is_one_object_on_stdout(tmp_path: Path, folder: Path) -> None:
-    result = artgen("restore", folder, tmp_path / "out", "--model", "identity", "--json")
+    result = artgen_here("restore", folder, tmp_path / "out", "--model", "identity", "--json")
     assert result.returncode == 0, result.stderr
     facts = json.loads(result.stdout)
     assert facts["images"] == COUNT
@@ -177,7 +178,7 @@ def test_json_is_one_object_on_stdout(tmp_path: Path, folder: Path) -> None:
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, folder: Path) -> None:
-    result = artgen("restore", folder, tmp_path / "out", "--dry-run", "--json")
+    result = artgen_here("restore", folder, tmp_path / "out", "--dry-run", "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["images"] == COUNT
     assert not (tmp_path / "out").exists()
@@ -192,7 +193,7 @@ def test_masks_repair_only_what_they_mark(tmp_path: Path) -> None:
     source = pictures.write_folder(tmp_path / "in", {"d/x.png": pictures.png(Image.fromarray(damaged))})
     masks = pictures.write_folder(tmp_path / "masks", {"d/x.png": pictures.png(Image.fromarray(mask))})
     output = tmp_path / "out"
-    result = artgen("restore", source, output, "--masks", masks, "--keep-unmasked")
+    result = artgen_here("restore", source, output, "--masks", masks, "--keep-unmasked")
     assert result.returncode == 0, result.stderr
     restored = np.asarray(Image.open(output / "images/d/x.png"))
     assert np.array_equal(restored[mask == 0], damaged[mask == 0])
@@ -204,10 +205,12 @@ def test_formats_and_names(tmp_path: Path) -> None:
     contents = {"x.jpg": pictures.jpeg(image), "x.png": pictures.png(image), "X.PNG": pictures.png(image)}
     source = pictures.write_folder(tmp_path / "in", contents)
     output = tmp_path / "out"
-    assert artgen("restore", source, output, "--model", "identity").returncode == 0
+    assert artgen_here("restore", source, output, "--model", "identity").returncode == 0
     names = [row["output_name"] for row in rows(output)]
     assert len({name.casefold() for name in names}) == 3
     assert {row["key"]: row["output_name"] for row in rows(output)}["x.jpg"] == "x.jpg.png"
-    assert artgen("restore", source, tmp_path / "jpeg", "--model", "identity", "--format", "jpeg").returncode == 0
+    assert (
+        artgen_here("restore", source, tmp_path / "jpeg", "--model", "identity", "--format", "jpeg").returncode == 0
+    )
     for row in rows(tmp_path / "jpeg"):
         assert Image.open(tmp_path / "jpeg" / row["output_uri"]).format == "JPEG"

@@ -190,6 +190,13 @@ def test_memory_store(tmp_path):
     assert contents("memory://archive-test/in/s.tar") == {"m.png": b"1"}
 
 
+def test_a_store_may_hold_an_archive_and_objects_below_its_name(tmp_path):
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/archive-both/s.tar/m.png", b"2")
+    fs.pipe_file("/archive-both/s.tar", packs.tar(tmp_path / "s.tar", {"m.png": b"1"}).read_bytes())
+    assert contents("memory://archive-both") == {"s.tar/m.png": b"1", "s.tar/m.png#object": b"2"}
+
+
 def test_reader_says_what_is_wrong(tmp_path):
     folder(tmp_path, {"empty.png": b"", "gone.png": b"1", "large.png": bytes(2000)})
     found = {s.key: s for s in sources(tmp_path)}

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import functools
 import random
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +14,18 @@ from tests.unit.storage import packs
 from tests.unit.storage.packs import contents, sources
 
 
-def archive(tmp_path):
+@functools.cache
+def packed() -> tuple[bytes, dict[str, bytes]]:
     noise = random.Random(2).randbytes
     files = {f"{i:02}.png": noise(1_000_000) for i in range(24)}
-    return packs.tar(tmp_path / "a.tar.gz", files, "w:gz", compresslevel=1), files
+    with tempfile.TemporaryDirectory() as folder:
+        return packs.tar(Path(folder) / "a.tar.gz", files, "w:gz", compresslevel=1).read_bytes(), files
+
+
+def archive(tmp_path):
+    data, files = packed()
+    (tmp_path / "a.tar.gz").write_bytes(data)
+    return tmp_path / "a.tar.gz", files
 
 
 def test_seek_points_are_kept_once_and_used(tmp_path):

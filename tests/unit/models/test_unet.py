@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import torch
+
+from artgen.models.restorers.unet import RestoreUNet, fill_missing
+
+
+def net() -> RestoreUNet:
+    torch.manual_seed(0)
+    return RestoreUNet(widths=(8, 8, 8), blocks=1).eval()
+
+
+def test_filling_keeps_known_pixels_and_a_constant():
+    x = torch.rand(1, 3, 32, 32)
+    mask = (torch.rand(1, 1, 32, 32) < 0.8).float()
+    filled = fill_missing(x, mask)
+    assert torch.equal(filled * (1 - mask), x * (1 - mask))
+    flat = fill_missing(torch.full((1, 3, 32, 32), 0.6), mask)
+    assert (flat - 0.6).abs().max() < 0.01
+
+
+def test_filling_with_a_mask_for_each_channel():
+    x = torch.rand(1, 3, 16, 16)
+    mask = (torch.rand(1, 3, 16, 16) < 0.5).float()
+    each = torch.cat([fill_missing(x[:, c : c + 1], mask[:, c : c + 1]) for c in range(3)], dim=1)
+    assert torch.allclose(fill_missing(x, mask), each, atol=1e-6)
+
+
+def test_filling_nothing_known_is_finite():
+    assert torch.isfinite(fill_missing(torch.rand(1, 3, 16, 16), torch.ones(1, 1, 16, 16))).all()
+
+
+def test_values_under_the_mask_never_matter():
+    x, mask = torch.rand(1, 3, 32, 32), (torch.rand(1, 1, 32, 32) < 0.3).float()
+    other = torch.where(mask > 0, torch.rand(1, 3, 32, 32), x)
+    network = net()
+    assert torch.equal(network(x, mask), network(other, mask))
+
+
+def test_a_picture_does_not_depend_on_its_batch():
+    x, mask = torch.rand(3, 3, 32, 32), torch.zeros(3, 1, 32, 32)
+    network = net()
+    assert torch.equal(network(x, mask)[1:2], network(x[1:2], mask[1:2]))

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Generator
+
+from artgen.errors import UsageError
+from artgen.training import mixtures
+from artgen.training.degrade import OPERATORS, UNSEEN
+from artgen.training.mixtures import DEFAULT_WEIGHTS, damage_at_random
+
+
+def test_every_kind_keeps_shape_and_is_a_function_of_the_seed():
+    clean = torch.rand(1, 3, 48, 48)
+    for kind in DEFAULT_WEIGHTS:
+        for seed in range(6):
+            first = damage_at_random(clean, {kind: 1}, Generator().manual_seed(seed))
+            again = damage_at_random(clean, {kind: 1}, Generator().manual_seed(seed))
+            assert torch.equal(first.image, again.image)
+            assert first.image.shape == clean.shape
+            assert first.mask.shape == (1, 1, 48, 48)
+            assert torch.equal(first.image, clean) == (kind == "clean")
+
+
+def test_a_known_mask_marks_only_blank_pixels():
+    for seed in range(30):
+        image, mask = damage_at_random(torch.rand(1, 3, 32, 32), {"mixture": 1}, Generator().manual_seed(seed))
+        assert (image * mask).abs().sum() == 0
+
+
+def test_kinds_come_by_weight():
+    clean = torch.rand(1, 1, 8, 8)
+    same = [
+        torch.equal(damage_at_random(clean, {"clean": 1, "noise": 3}, Generator().manual_seed(s)).image, clean)
+        for s in range(400)
+    ]
+    assert sum(same) / 400 == pytest.approx(0.25, abs=0.07)
+
+
+def test_a_weight_of_zero_never_comes():
+    clean = torch.rand(1, 1, 8, 8)
+    for seed in range(50):
+        image, _ = damage_at_random(clean, {"noise": 0, "clean": 1, "jpeg": 0}, Generator().manual_seed(seed))
+        assert torch.equal(image, clean)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(UsageError, match="'rain'"):
+        damage_at_random(torch.rand(1, 1, 8, 8), {"rain": 1}, Generator())
+
+
+def test_training_never_sees_the_operators_of_generalisation(monkeypatch):
+    def forbidden(*_):
+        raise AssertionError("an operator kept out of training was used")
+
+    monkeypatch.setattr(mixtures, "OPERATORS", {**OPERATORS, **dict.fromkeys(UNSEEN, forbidden)})
+    for seed in range(200):
+        damage_at_random(torch.rand(1, 3, 16, 16), DEFAULT_WEIGHTS, Generator().manual_seed(seed))

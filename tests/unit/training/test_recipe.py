@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from artgen.errors import UsageError
+from artgen.models import registry
+from artgen.training.recipe import RestorerRecipe, load_recipe, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_names_a_model_that_takes_its_parameters(name):
+    recipe = load_recipe(name)
+    registry.build(recipe.model, recipe.params)
+
+
+def test_the_three_recipes_are_there():
+    assert recipe_names() == ["article", "default", "dncnn"]
+
+
+def test_changes_and_files(tmp_path):
+    assert load_recipe("default", {"steps": 7}).steps == 7
+    file = tmp_path / "mine.toml"
+    file.write_text('model = "dncnn"\nbatch_images = 3\n')
+    assert load_recipe(str(file)).batch_images == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stepz": 3}, "did you mean 'steps'"),
+        ({"steps": "many"}, "must be of type int"),
+        ({"steps": 0}, "steps is 0"),
+        ({"learning_rate": -1}, "learning_rate is -1"),
+        ({"damage": {}}, "at least one kind"),
+        ({"loss": "l7"}, "choose from l1, l2"),
+        ({"turns": 1}, "must be of type bool"),
+    ],
+)
+def test_wrong_values_are_refused_with_the_fix(changes, message):
+    with pytest.raises(UsageError, match=message):
+        load_recipe("default", changes)
+
+
+def test_wrong_files_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="no recipe 'nothing'"):
+        load_recipe("nothing")
+    (tmp_path / "bad.toml").write_text("a = = 2")
+    with pytest.raises(UsageError, match="is not TOML"):
+        load_recipe(str(tmp_path / "bad.toml"))
+
+
+def test_whole_numbers_stand_for_floats():
+    assert RestorerRecipe(**{"minutes": 3}).minutes == load_recipe("default", {"minutes": 3}).minutes

@@ -1,0 +1,212 @@
+"""The loop, the checkpoints and the run folder together, on real files."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from artgen.errors import RunError, StorageError, UsageError
+from artgen.models import registry
+from artgen.models.weights import load
+from artgen.training.data import Batch, Crops
+from artgen.training.loop_restorer import TrainState, train
+from artgen.training.recipe import RestorerRecipe
+from artgen.training.run import pick_dtype, read_pictures, train_restorer
+from artgen.training.state import load_checkpoint, save_checkpoint
+
+TINY = {"widths": [8, 8, 8], "blocks": 1}
+
+
+def recipe(**changes) -> RestorerRecipe:
+    values = {
+        "params": TINY,
+        "patch_px": 32,
+        "batch_images": 4,
+        "steps": 6,
+        "warmup_steps": 2,
+        "holdout": 3,
+        "report_steps": 3,
+        "validate_steps": 6,
+        "precision": "fp32",
+        "damage": {"noise": 1.0, "missing": 1.0},
+        "halflife_images": 8,
+    }
+    return RestorerRecipe(**{**values, **changes})
+
+
+@pytest.fixture
+def data(tmp_path) -> str:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows, columns = np.mgrid[0:48, 0:56]
+    for number in range(5):
+        waves = np.stack([np.sin(rows / (3 + number + c)) * np.cos(columns / (4 + c)) for c in range(3)], axis=-1)
+        Image.fromarray((127 + 120 * waves).astype(np.uint8)).save(folder / f"{number}.png")
+    return str(folder)
+
+
+def fresh_state(settings: RestorerRecipe) -> TrainState:
+    torch.manual_seed(settings.seed)
+    network, _ = registry.build(settings.model, settings.params)
+    mean, _ = registry.build(settings.model, settings.params)
+    mean.load_state_dict(network.state_dict())
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    return TrainState(network, mean.requires_grad_(False), optimizer)
+
+
+def test_a_run_leaves_a_model_a_log_and_a_panel(data, tmp_path):
+    path = train_restorer(data, str(tmp_path / "run"), recipe())
+    restorer = load(str(tmp_path / "run"))
+    assert path == tmp_path / "run" / "model.safetensors"
+    assert restorer.facts.damage == ("noise", "missing")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines[0]["pictures"] == 3
+    assert lines[0]["held_out"] == 2
+    assert [line["step"] for line in lines if "loss" in line] == [3, 6]
+    assert 5 < lines[-1]["noise-25-colour"] < 60
+    assert Image.open(tmp_path / "run" / "panels" / "final.png").width >= 3 * 48
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["steps"] == 6
+
+
+def test_learning_lowers_the_loss(data, tmp_path):
+    losses = []
+    settings = recipe(steps=60, report_steps=20, learning_rate=3e-3, holdout=0, damage={"noise": 1.0})
+    train_restorer(data, str(tmp_path / "run"), settings, report=lambda n: losses.append(n["loss"]))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_resume_is_exact(data, tmp_path):
+    settings = recipe(checkpoint_minutes=0.0)
+    train_restorer(data, str(tmp_path / "straight"), settings)
+
+    def stop(numbers):
+        if numbers["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_restorer(data, str(tmp_path / "broken"), settings, report=stop)
+    assert load_file(tmp_path / "broken" / "model.safetensors").keys()
+    train_restorer(data, str(tmp_path / "broken"), settings)
+    straight, broken = (
+        {
+            f"{name}/{key}": value
+            for name in ("network", "mean")
+            for key, value in load_file(
+                tmp_path / run / "checkpoints" / "step-00000006" / f"{name}.safetensors"
+            ).items()
+        }
+        for run in ("straight", "broken")
+    )
+    assert straight.keys() == broken.keys()
+    assert all(torch.equal(straight[key], broken[key]) for key in straight)
+    assert len(list((tmp_path / "broken" / "checkpoints").iterdir())) == 2
+
+
+def test_ranks_share_each_batch_between_them(data):
+    settings = recipe(steps=3, report_steps=10)
+    crops = Crops(read_pictures(data, 32)[0], settings)
+    asked: dict[int, set[int]] = {0: set(), 1: set()}
+    for rank in (0, 1):
+
+        def batches(first: int, count: int, rank: int = rank) -> Batch:
+            asked[rank] |= set(range(first, first + count))
+            return crops.batch(first, count)
+
+        state = fresh_state(settings)
+        train(
+            state,
+            batches,
+            settings,
+            forward=state.network,
+            report=lambda _: None,
+            save=lambda _: None,
+            rank=rank,
+            world=2,
+        )
+    assert not asked[0] & asked[1]
+    assert asked[0] | asked[1] >= set(range(12))
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_many_end_the_run():
+    settings = recipe(steps=100)
+    state = fresh_state(settings)
+    before = {k: v.clone() for k, v in state.network.state_dict().items()}
+
+    def broken(first: int, count: int) -> Batch:
+        nan = torch.full((count, 3, 32, 32), math.nan)
+        return Batch(nan, nan, torch.zeros(count, 1, 32, 32))
+
+    with pytest.raises(RunError, match="not finite"):
+        train(state, broken, settings, forward=state.network, report=lambda _: None, save=lambda _: None)
+    assert all(torch.equal(before[k], v) for k, v in state.network.state_dict().items())
+
+
+def test_the_clock_may_end_a_run(data, tmp_path):
+    steps = []
+    settings = recipe(steps=10**6, minutes=0.02, report_steps=1, holdout=0)
+    train_restorer(data, str(tmp_path / "run"), settings, report=lambda n: steps.append(n["step"]))
+    assert 1 <= len(steps) < 1000
+
+
+def test_unusable_pictures_are_left_out_and_named(data):
+    folder = Path(data)
+    (folder / "broken.png").write_bytes(b"\x89PNG nothing")
+    Image.new("L", (20, 200)).save(folder / "small.png")
+    Image.new("L", (64, 64)).save(folder / "grey.png")
+    pictures, skipped = read_pictures(data, 32)
+    assert len(pictures) == 6
+    assert pictures[-1].shape == (64, 64)
+    assert [(Path(path).name, reason.split()[0]) for path, reason in skipped] == [
+        ("broken.png", "cannot"),
+        ("small.png", "20x200"),
+    ]
+
+
+def test_nothing_to_train_on_is_a_usage_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="has no picture of 32x32"):
+        read_pictures(str(tmp_path / "empty"), 32)
+    with pytest.raises(UsageError, match="is no folder"):
+        read_pictures(str(tmp_path / "gone"), 32)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(data, tmp_path):
+    train_restorer(data, str(tmp_path / "run"), recipe(steps=1, holdout=0))
+    with pytest.raises(UsageError, match="another architecture"):
+        train_restorer(data, str(tmp_path / "run"), recipe(params={"widths": [4, 4, 4], "blocks": 1}))
+
+
+def test_a_failed_save_leaves_the_last_checkpoint(tmp_path):
+    settings = recipe()
+    state = fresh_state(settings)
+    _, facts = registry.build(settings.model, settings.params)
+    state.step = 1
+    save_checkpoint(state, tmp_path, facts)
+    # A file stands where the next checkpoint would be put together.
+    state.step = 2
+    (tmp_path / "checkpoints" / ".partial-00000002").write_text("in the way")
+    with pytest.raises(StorageError, match="the one before it is intact"):
+        save_checkpoint(state, tmp_path, facts)
+    assert load_checkpoint(state, tmp_path)
+    assert state.step == 1
+
+
+def test_a_model_without_masks_trains_too(data, tmp_path):
+    settings = recipe(model="dncnn", params={"depth": 4, "width": 8}, steps=2)
+    train_restorer(data, str(tmp_path / "run"), settings)
+    assert load(str(tmp_path / "run")).facts.channels == 1
+
+
+def test_precision_names():
+    cpu = torch.device("cpu")
+    assert pick_dtype("fp32", cpu) is None
+    assert pick_dtype("bf16", cpu) is torch.bfloat16
+    with pytest.raises(UsageError, match="'half'"):
+        pick_dtype("half", cpu)
