@@ -1,0 +1,146 @@
+"""The Ray cluster of a run: one that is there already, or a private one on this machine; and what fits on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import ray
+from ray._private import worker as ray_driver
+from ray._private.grpc_utils import init_grpc_channel
+
+from artgen.config import worker_range
+from artgen.engines.local import MOST_FEEDERS, cores
+from artgen.errors import UsageError
+
+CONNECT_TIMEOUT_S = 10.0
+# Never taken by actors, so that they do not starve Ray Data's own tasks.
+SPARE_CPUS = 1
+# Rows and outcomes are all that passes through the object store of a private cluster; the least that Ray takes is 75 MiB.
+STORE_BYTES = 128 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Actors of a run: how many, and of each the CPUs (its image threads as well) and GPUs."""
+
+    least: int
+    most: int
+    cpus: int
+    gpus: int
+
+
+def address_of(address: str | None) -> str | None:
+    """`--address`, else the cluster that this process runs in as a Ray job; None: start a private one."""
+    return address or os.environ.get("RAY_ADDRESS") or None
+
+
+def connect(address: str) -> None:
+    """Connects this process to a cluster: `host:port`, `ray://host:port` or `auto`.
+
+    Raises UsageError within about 2 * CONNECT_TIMEOUT_S seconds when nothing answers there; Ray by itself retries for
+    five minutes and then ends the process.
+    """
+    if address.startswith(("http://", "https://")):
+        raise UsageError(
+            f"the Ray address {address!r} is that of the jobs server: submit with `ray job submit --address {address} "
+            "-- python jobs/restore.py ...`, or give the cluster's own address as --address HOST:6379"
+        )
+    if address not in ("auto", "local"):
+        _check_answers(address)
+    try:
+        with _quiet():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"cannot connect to the Ray cluster {address!r}: {reason}") from error
+
+
+def start_private(most_workers: int) -> None:
+    """Starts a cluster of this machine alone, which ends with this process; it declares SPARE_CPUS more than the workers."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with _quiet():
+        ray.init(
+            address="local", num_cpus=most_workers + SPARE_CPUS, include_dashboard=False, log_to_driver=False,
+            object_store_memory=STORE_BYTES, logging_level=logging.CRITICAL,
+        )  # fmt: skip
+
+
+def private_workers(workers: str, device: str) -> int:
+    """CPUs that the actors of a private cluster take together."""
+    wanted = worker_range(workers)
+    return wanted[1] if wanted and device == "cpu" else cores()
+
+
+def pool(workers: str, device: str) -> Pool:
+    """Actors for `--workers` (`auto`: one for each GPU, or each CPU but SPARE_CPUS) on what the cluster has now.
+
+    On CPUs an actor takes one core; beside a GPU it takes that GPU's share of the cores of its node.
+    """
+    wanted = worker_range(workers)
+    total = int(ray.cluster_resources().get("CPU", 0))
+    if device == "cpu":
+        fitting = max(1, total - SPARE_CPUS if total > 1 else total)
+        least, most = wanted or (fitting, fitting)
+        return Pool(least, most, 1, 0)
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if device == "cuda" else 1
+    shares = [
+        int(node["Resources"].get("CPU", 1) - SPARE_CPUS) // max(1, int(node["Resources"].get("GPU", 1)))
+        for node in ray.nodes()
+        if node["Alive"] and (node["Resources"].get("GPU") or device != "cuda")
+    ]
+    least, most = wanted or (max(1, gpus), max(1, gpus))
+    return Pool(least, most, max(1, min([*shares, MOST_FEEDERS])), 1 if device == "cuda" else 0)
+
+
+def _check_answers(address: str) -> None:
+    """Two looks, each bounded: is the port open, and does something on it speak gRPC, as Ray does?"""
+    target = address.removeprefix("ray://")
+    host, _, port = target.rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError(f"the Ray address {address!r} is not understood: use HOST:6379, ray://HOST:10001 or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+        channel: Any = init_grpc_channel(target)
+        try:
+            grpc.channel_ready_future(channel).result(CONNECT_TIMEOUT_S)
+        finally:
+            channel.close()
+    except (OSError, OverflowError, grpc.FutureTimeoutError) as error:
+        reason = str(error) or "the port is open, but no Ray answers on it"
+        raise UsageError(
+            f"no Ray cluster answers at {address!r} ({reason}): check that it runs (`ray status --address {target}`) and "
+            "that the port is that of its head (6379, or 10001 with ray://)"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Around ray.init: artgen's handler of SIGTERM stays, and what Ray would print beside our own lines is left to its logs.
+
+    Ray prints deaths of workers on stdout, where --json promises one object and nothing else; and its core writes to
+    stderr that it was told to write less, past everything that Python could catch.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray_driver._worker_logs_enabled = False
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        if in_main:
+            signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,71 @@
+"""After a worker has died: what is to be done again, and in what pieces, until an image that kills is alone.
+
+A death is laid to a unit only where that unit was the only one in its worker. A unit of n images that always
+kills is done whole in one pass as it came, twice alone, then in quarters; so a culprit is known after at most
+4 + ceil(log4(n)) passes, and every pass makes every unit smaller, or counts a death of it, or does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from artgen.errors import WorkerDied
+from artgen.records import Entry, Row
+from artgen.storage.ledger import Ledger
+from artgen.work.plan import UnitRef
+from artgen.work.restoration import RestoreJob
+
+# Deaths of a unit, alone in its worker, before it is split, and of an image before it is recorded as failed.
+DEATHS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A unit to be done and how often it has killed its worker, alone in it."""
+
+    ref: UnitRef
+    deaths: int = 0
+
+
+def left(ref: UnitRef, ledger: Ledger) -> list[UnitRef]:
+    """The parts of `ref` that are not committed."""
+    gaps = [(max(start, ref.start), stop) for start, stop in ledger.missing(ref.unit, ref.stop) if stop > ref.start]
+    return [
+        UnitRef(ref.unit, ref.file, ref.group, start, stop, ref.whole and (start, stop) == (ref.start, ref.stop))
+        for start, stop in gaps
+    ]
+
+
+def again(task: Task, parts: list[UnitRef], *, alone: bool) -> tuple[list[Task], list[UnitRef]]:
+    """What to do of a lost task: tasks for the next pass, and single images that are given up."""
+    deaths = task.deaths + 1 if alone and parts == [task.ref] else task.deaths
+    tasks, culprits = [], []
+    for part in parts:
+        if deaths < DEATHS and (part.whole or part.images == 1):
+            tasks.append(Task(part, deaths))
+        elif part.images == 1:
+            culprits.append(part)
+        elif alone:
+            tasks += [Task(quarter) for half in part.halves() for quarter in _halves(half)]
+        else:
+            tasks.append(Task(part, deaths))
+    return tasks, culprits
+
+
+def _halves(ref: UnitRef) -> Iterator[UnitRef]:
+    yield from ref.halves() if ref.images > 1 else (ref,)
+
+
+def died(entry: Entry, job: RestoreJob, unit_id: str, crash: str) -> Row:
+    """The failed row of an image that killed its worker DEATHS times, alone. `crash`: what it raised, if it did."""
+    why = f"it raised {crash}" if crash else "its process was killed, crashed or ran out of memory"
+    known: dict[str, Any] = {
+        "key": entry.source.key, "source_uri": entry.source.uri, "source_version": entry.version, "status": "failed",
+        "error_type": WorkerDied.__name__, "model": job.model, "model_sha256": job.model_sha256, "seconds": 0.0,
+        "attempts": entry.attempts, "notes": "", "unit": unit_id,
+        "error_message": f"this image alone ended its worker {DEATHS} times ({why}): look at the file, lower --tile or "
+        "--max-pixels or give the workers more memory, then use --retry-failed",
+    }  # fmt: skip
+    return Row(**{**dict.fromkeys(field.name for field in fields(Row)), **known})

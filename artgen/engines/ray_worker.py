@@ -1,0 +1,125 @@
+"""What runs in an actor: the job opened once, then units in, outcomes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from artgen import __version__, errors
+from artgen.errors import ArtgenError, RunError
+from artgen.records import Outcome
+from artgen.work.plan import PlanReader, UnitRef
+from artgen.work.restoration import Restoration, RestoreJob
+from artgen.work.unit import Publish
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """All that an actor is told. `model` is where the weights lie; local paths are absolute, and `places` are those that
+    every machine must see. `threads` images are in work at once."""
+
+    plan_folder: str
+    model: str
+    job: RestoreJob
+    publish: Publish
+    threads: int
+    places: tuple[str, ...]
+    version: str = __version__
+    folder: str = os.curdir
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What comes back for a unit: an outcome, an error that ends the run, or the crash of this unit alone (its text)."""
+
+    unit: str
+    host: str
+    outcome: Outcome | None = None
+    error: tuple[str, str] | None = None
+    crash: str = ""
+
+    def to_row(self) -> dict[str, str]:
+        return {"answer": json.dumps(asdict(self))}
+
+    @staticmethod
+    def from_row(row: dict[str, str]) -> Answer:
+        values = json.loads(row["answer"])
+        if values["outcome"] is not None:
+            failures = tuple((key, why) for key, why in values["outcome"].pop("first_failures"))
+            values["outcome"] = Outcome(**values["outcome"], first_failures=failures)
+        return Answer(**values)
+
+    def raise_error(self) -> None:
+        """Raises the error that ended the run in the actor, with its own message, as if it had been raised here."""
+        if self.error is not None:
+            kind, message = self.error
+            found = getattr(errors, kind, RunError)
+            raise (found if issubclass(found, RunError) else RunError)(message)
+
+
+class Worker:
+    """The callable that Ray Data keeps in each actor. Errors travel as data: as exceptions Ray would wrap and log them."""
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+        self._host = socket.gethostname()
+        self._error: ArtgenError | None = None
+        self._reading = threading.Lock()
+        try:
+            self._open()
+        except ArtgenError as error:
+            self._error = error
+
+    def _open(self) -> None:
+        import torch
+
+        from artgen.codecs.pool import GuardPool
+        from artgen.models.weights import load
+
+        orders, job = self._orders, self._orders.job
+        if orders.version != __version__:
+            raise RunError(
+                f"{self._host} has artgen {__version__} and the driver {orders.version}: install the same version on every node"
+            )
+        if os.path.isdir(orders.folder):
+            os.chdir(orders.folder)  # relative paths in a plan are those of the driver
+        for place in orders.places:
+            if not os.path.exists(place):
+                raise RunError(
+                    f"{self._host} does not see {place}: on a cluster INPUT, OUTPUT and weights must lie where every "
+                    "node sees them, as on s3:// or a shared file system"
+                )
+        torch.set_num_threads(1 if job.device == "cpu" else orders.threads)
+        guards = GuardPool(orders.threads, job.max_pixels, job.image_timeout or None)
+        restorer = load(orders.model)
+        if restorer.sha256 != job.model_sha256:
+            raise RunError(
+                f"the model {orders.model!r} has SHA-256 {restorer.sha256} on {self._host} and {job.model_sha256} on the "
+                "driver: put the same weights on every node"
+            )
+        self._maker = self._make_maker(job, restorer.to(job.device), guards)
+        self._reader = PlanReader(orders.plan_folder, orders.publish.options)
+
+    def _make_maker(self, job: RestoreJob, restorer: Any, guards: Any) -> Restoration:
+        return Restoration(job, restorer, guards)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
+        from artgen.work import unit as work
+
+        ref = UnitRef(**row)
+        try:
+            if self._error is not None:
+                raise self._error
+            with self._reading:
+                unit = self._reader.load(ref)
+            (outcome,) = work.run([unit], self._maker, self._orders.publish, threads=self._orders.threads)
+            answer = Answer(ref.id, self._host, outcome)
+        except ArtgenError as error:
+            answer = Answer(ref.id, self._host, error=(type(error).__name__, str(error)))
+        except Exception as error:  # noqa: BLE001  (whatever it is, the driver isolates the image that raises it)
+            answer = Answer(ref.id, self._host, crash=f"{type(error).__name__}: {error}"[:500])
+        return answer.to_row()
