@@ -59,6 +59,8 @@ def resolve(input_uri: str, options: uris.Options | None = None) -> Root:
     if uris.is_local(input_uri):
         fs, path = None, os.path.abspath(uris.local_path(input_uri))
         found = _local_type(path)
+    elif "::" in input_uri.partition("://")[0] or "::" in input_uri.rpartition("://")[0]:
+        raise UsageError(f"INPUT {uris.shown(input_uri)!r} is a chained URL; give the archive itself")
     else:
         fs, path = uris.filesystem(input_uri, options)
         found = _remote_type(fs, path, input_uri)
