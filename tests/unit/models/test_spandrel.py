@@ -36,9 +36,9 @@ def test_our_dncnn_opens_in_spandrel_and_gives_the_same_picture(depth, suffix):
 
 
 def test_an_upscaler_has_its_scale():
-    from spandrel.architectures.Compact import SRVGGNetCompact
+    from spandrel.architectures.Compact import Compact
 
-    tensors = SRVGGNetCompact(num_feat=8, num_conv=2, upscale=2).state_dict()
+    tensors = Compact(num_feat=8, num_conv=2, upscale=2).state_dict()
     upscaler = load_bytes(safetensors.torch.save(tensors), "tiny.safetensors")
     assert upscaler.facts.scale == 2
     assert upscaler(torch.rand(1, 3, 10, 12)).shape == (1, 3, 20, 24)

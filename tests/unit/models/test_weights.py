@@ -87,7 +87,7 @@ def test_broken_files_are_refused(name, data):
 
 
 def test_weights_that_do_not_fit_their_facts_are_refused(saved):
-    module, facts, folder = saved
+    module, _, folder = saved
     _, other = registry.build("dncnn", {"channels": 1, "depth": 6, "width": 8})
     save_weights(module, other, folder / "model.safetensors")
     with pytest.raises(UsageError, match="do not fit the architecture"):

@@ -50,4 +50,4 @@ def test_wrong_files_are_refused(tmp_path):
 
 
 def test_whole_numbers_stand_for_floats():
-    assert RestorerRecipe(**{"minutes": 3}).minutes == load_recipe("default", {"minutes": 3}).minutes
+    assert RestorerRecipe(minutes=3).minutes == load_recipe("default", {"minutes": 3}).minutes
