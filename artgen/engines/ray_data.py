@@ -23,8 +23,8 @@ from artgen.engines.ray_worker import Answer, Orders, Worker
 from artgen.errors import RunError
 from artgen.records import Outcome
 from artgen.sinks import manifest
+from artgen.storage import atomic, uri
 from artgen.storage import ledger as ledgers
-from artgen.storage import uri
 from artgen.storage.ledger import Ledger
 from artgen.work import unit as work
 from artgen.work.plan import Plan, PlanReader, UnitRef
@@ -130,25 +130,21 @@ class RayEngine:
             if not alone and not reason and not done and len(tasks) >= FEWEST_UNITS:
                 why = next(iter(crashes.values()), "their processes were killed, crashed or ran out of memory")
                 raise RunError(f"all {len(tasks)} units ended their workers, so no image is to blame: {why}")
-            tasks = []
-            for task, parts in lost.items():
-                more, culprits = ray_isolation.again(task, parts, alone=alone and not reason)
-                tasks += more
-                died += len(culprits)
-                for ref in culprits:
-                    if died > MOST_DIED:
-                        raise RunError(
-                            f"more than {MOST_DIED} images ended their workers: look at the machines first"
-                        )
-                    outcome = _give_up(ref, orders, crashes.get(ref.id, ""))
-                    console.unit(outcome)
-                    yield outcome
-            alone = alone or not reason
+            tasks, culprits = ray_isolation.replan(lost, alone=alone and not reason)
+            died += len(culprits)
+            if died > MOST_DIED:
+                raise RunError(f"more than {MOST_DIED} images ended their workers: look at the machines first")
+            for ref in culprits:
+                outcome = _give_up(ref, orders, crashes.get(ref.id, ""))
+                console.unit(outcome)
+                yield outcome
             if tasks:
+                alone = alone or not reason
                 images = sum(task.ref.images for task in tasks)
-                console.say(
-                    f"{images} images were lost with their workers{f' ({reason})' if reason else ''}; doing them again"
-                )
+                why = f" ({reason})" if reason else ""
+                console.say(f"{images} images were lost with their workers{why}; doing them again")
+            elif alone:
+                atomic.sweep(orders.publish.output)  # what the dead left
 
     def _pass(self, tasks: list[Task], orders: Orders, alone: bool) -> Iterator[Answer]:
         """One Ray Data pipeline over `tasks`: a block for each unit, so that is all that is lost with it. Ray retries

@@ -31,26 +31,31 @@ class Task:
 
 def left(ref: UnitRef, ledger: Ledger) -> list[UnitRef]:
     """The parts of `ref` that are not committed."""
-    gaps = [(max(start, ref.start), stop) for start, stop in ledger.missing(ref.unit, ref.stop) if stop > ref.start]
-    return [
-        UnitRef(ref.unit, ref.file, ref.group, start, stop, ref.whole and (start, stop) == (ref.start, ref.stop))
-        for start, stop in gaps
-    ]
+    parts = []
+    for start, stop in ledger.missing(ref.unit, ref.stop):
+        start, stop = max(start, ref.start), min(stop, ref.stop)
+        if start < stop:
+            whole = ref.whole and (start, stop) == (ref.start, ref.stop)
+            parts.append(UnitRef(ref.unit, ref.file, ref.group, start, stop, whole))
+    return parts
 
 
-def again(task: Task, parts: list[UnitRef], *, alone: bool) -> tuple[list[Task], list[UnitRef]]:
-    """What to do of a lost task: tasks for the next pass, and single images that are given up."""
-    deaths = task.deaths + 1 if alone and parts == [task.ref] else task.deaths
-    tasks, culprits = [], []
-    for part in parts:
-        if deaths < DEATHS and (part.whole or part.images == 1):
-            tasks.append(Task(part, deaths))
-        elif part.images == 1:
-            culprits.append(part)
-        elif alone:
-            tasks += [Task(quarter) for half in part.halves() for quarter in _halves(half)]
-        else:
-            tasks.append(Task(part, deaths))
+def replan(lost: dict[Task, list[UnitRef]], *, alone: bool) -> tuple[list[Task], list[UnitRef]]:
+    """From what is left of each task after a pass: tasks for the next pass, and single images that are given up.
+
+    `alone`: each task was the only one in its worker.
+    """
+    tasks: list[Task] = []
+    culprits: list[UnitRef] = []
+    for task, parts in lost.items():
+        deaths = task.deaths + 1 if alone and parts == [task.ref] else task.deaths
+        for part in parts:
+            if not alone or (deaths < DEATHS and (part.whole or part.images == 1)):
+                tasks.append(Task(part, deaths))
+            elif part.images == 1:
+                culprits.append(part)
+            else:
+                tasks += [Task(quarter) for half in part.halves() for quarter in _halves(half)]
     return tasks, culprits
 
 

@@ -1,0 +1,70 @@
+"""Workers that fail on purpose, by the names of the pictures: the product knows nothing of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from artgen.engines.ray_worker import Worker
+from artgen.records import Entry
+from artgen.work.unit import Made
+
+
+def log_of(output: str | Path, name: str) -> Path:
+    return Path(output).parent / f"{Path(output).name}-{name}.log"
+
+
+def lines(output: str | Path, name: str) -> list[str]:
+    log = log_of(output, name)
+    return log.read_text().split("\n")[:-1] if log.exists() else []
+
+
+class _Faulty:
+    """Does what the key says before the picture is restored."""
+
+    def __init__(self, maker: Any, output: str) -> None:
+        self._maker, self._output = maker, output
+
+    def make(self, entry: Entry) -> Made:
+        key = entry.source.key
+        self._log("made", key)
+        if "slow" in key:
+            time.sleep(0.4)
+        if "killer" in key:
+            self._log("killed", key)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "raiser" in key:
+            raise ValueError(f"{key} is not to my taste")
+        if "once" in key and key not in lines(self._output, "killed"):
+            self._log("killed", key)
+            os._exit(7)
+        return self._maker.make(entry)
+
+    def _log(self, name: str, text: str) -> None:
+        with log_of(self._output, name).open("a") as file:
+            file.write(f"{text}\n")
+
+
+class FaultyWorker(Worker):
+    """Keeps its process id in a log, so that a test can kill it from outside."""
+
+    def _open(self) -> None:
+        with log_of(self._orders.publish.output, "pids").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        super()._open()
+
+    def _make_maker(self, job: Any, restorer: Any, guards: Any) -> Any:
+        return _Faulty(super()._make_maker(job, restorer, guards), self._orders.publish.output)
+
+
+class OtherModelWorker(Worker):
+    """A machine with other weights under the same name."""
+
+    def _open(self) -> None:
+        import dataclasses
+
+        self._orders = dataclasses.replace(self._orders, model="identity")
+        super()._open()

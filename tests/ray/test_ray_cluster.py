@@ -1,0 +1,162 @@
+"""A cluster of three nodes on this machine: nodes that go, jobs, wrong settings, runs that are killed and resumed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from artgen.commands.restore import restore
+from artgen.config import RestoreConfig
+from artgen.console import Console
+from artgen.engines.ray_data import RayEngine
+from tests import pictures
+from tests.ray.faults import FaultyWorker, lines
+from tests.runs import ARTGEN, environment, rows, run_json, shas
+
+pytestmark = pytest.mark.ray
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    for _ in range(2):
+        made.add_node(num_cpus=1)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def slow_files(count: int) -> dict[str, bytes]:
+    return {f"slow-{name.replace('/', '-')}": data for name, data in pictures.files(count).items()}
+
+
+def test_a_node_goes_in_the_middle(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its actor has nowhere to start again, as the others take all CPUs: nothing may wait for it."""
+    monkeypatch.setattr(RayEngine, "worker_class", FaultyWorker)
+    source, output = pictures.write_folder(tmp_path / "in", slow_files(36)), tmp_path / "out"
+    node = cluster.add_node(num_cpus=1)
+    gone = []
+
+    def remove() -> None:
+        while len(list(output.glob("manifest/*.parquet"))) < 4:
+            time.sleep(0.1)
+        cluster.remove_node(node, allow_graceful=False)
+        gone.append(len(list(output.glob("manifest/*.parquet"))))
+
+    remover = threading.Thread(target=remove, daemon=True)
+    remover.start()
+    config = RestoreConfig(
+        input=str(source), output=str(output), unit_images=2, workers="4", address=cluster.address
+    )
+    assert restore(config, Console(quiet=True)) == 0
+    assert 4 <= gone[0] < 18
+    assert run_json(output)["runs"][-1]["engine"] == "ray"
+    assert len(lines(output, "pids")) >= 4
+    clean = RestoreConfig(input=str(source), output=str(tmp_path / "local"))
+    assert restore(clean, Console(quiet=True)) == 0
+    assert shas(output) == shas(tmp_path / "local")
+
+
+def test_a_job_uses_the_cluster_it_runs_in(cluster: Cluster, tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", pictures.files(5))
+    command = [sys.executable, str(ROOT / "jobs" / "restore.py"), "in", "out", "--engine", "ray", "--json"]
+    result = subprocess.run(
+        command, cwd=tmp_path, env={**environment(), "RAY_ADDRESS": cluster.address}, capture_output=True, text=True,
+        timeout=240, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 1, result.stdout
+    assert "Traceback" not in result.stderr
+    assert len(rows(tmp_path / "out")) == len(list(source.rglob("*.*"))) == 5
+    sessions = {entry["NodeManagerAddress"] for entry in ray_nodes(cluster) if entry["Alive"]}
+    assert sessions  # the cluster outlives the job
+
+
+def ray_nodes(cluster: Cluster) -> list[dict]:
+    ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        return ray.nodes()
+    finally:
+        ray.shutdown()
+
+
+def command_of(source: Path, output: Path, *flags: str) -> list[str]:
+    return [*ARTGEN, "restore", str(source), str(output), "--unit-images", "2", *flags]
+
+
+def wait_for_parts(output: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while len(list(output.glob("manifest/part-*.parquet"))) < count and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def test_drivers_killed_and_engines_changed(cluster: Cluster, tmp_path: Path) -> None:
+    contents = {f"{n:02d}.png": pictures.png(pictures.picture(n, 200, 150)) for n in range(40)}
+    source, output = pictures.write_folder(tmp_path / "in", contents), tmp_path / "out"
+    rng = random.Random(2)
+    done = 0
+    for engine in ("ray", "local", "ray"):
+        flags = ["--engine", engine, *(["--address", cluster.address] if engine == "ray" else [])]
+        process = subprocess.Popen(
+            command_of(source, output, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment(), start_new_session=True,
+        )  # fmt: skip
+        wait_for_parts(output, done + rng.randint(1, 4), process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        done = len(list(output.glob("manifest/part-*.parquet")))
+        assert done
+    last = subprocess.run(
+        command_of(source, output, "--address", cluster.address), capture_output=True, text=True, env=environment(),
+        timeout=240, check=False,
+    )  # fmt: skip
+    assert last.returncode == 0, last.stderr
+    config = RestoreConfig(input=str(source), output=str(tmp_path / "local"))
+    assert restore(config, Console(quiet=True)) == 0
+    assert shas(output) == shas(tmp_path / "local")
+    assert len(rows(output)) == 40
+
+
+def test_interrupt_of_a_private_cluster_leaves_no_process(tmp_path: Path) -> None:
+    contents = {f"{n:02d}.png": pictures.png(pictures.picture(n, 300, 200)) for n in range(60)}
+    source, output = pictures.write_folder(tmp_path / "in", contents), tmp_path / "out"
+    process = subprocess.Popen(
+        command_of(source, output, "--engine", "ray", "--workers", "1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env={**environment(), "ARTGEN_TEST_RUN": str(tmp_path)}, start_new_session=True,
+    )  # fmt: skip
+    wait_for_parts(output, 2, process)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "the same command goes on" in out
+    assert "Traceback" not in err
+    assert 4 <= len(rows(output)) < 60
+    deadline = time.monotonic() + 20
+    while (left := processes_of(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+
+
+def processes_of(run: Path) -> list[str]:
+    """Command lines of living processes that were started with ARTGEN_TEST_RUN=run."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"ARTGEN_TEST_RUN={run}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80])
+        except OSError:  # it has just ended
+            continue
+    return found
