@@ -36,7 +36,8 @@ def modules(*folders: str) -> list[str]:
     ],
 )  # fmt: skip
 def test_layers_do_not_import_what_is_heavy(imported: list[str], banned: list[str]) -> None:
-    imported = [name for name in imported if not name.endswith("guard_child")]
+    # The two that are made to be imported late: a process of its own, and foreign architectures.
+    imported = [name for name in imported if name not in ("artgen.codecs.guard_child", "artgen.models.spandrel")]
     code = f"import sys, importlib\nfor m in {imported!r}: importlib.import_module(m)\n"
     code += f"print(*[b for b in {banned!r} if b in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
