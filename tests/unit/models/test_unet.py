@@ -37,7 +37,12 @@ def test_values_under_the_mask_never_matter():
     assert torch.equal(network(x, mask), network(other, mask))
 
 
-def test_a_picture_does_not_depend_on_its_batch():
-    x, mask = torch.rand(3, 3, 32, 32), torch.zeros(3, 1, 32, 32)
-    network = net()
+@torch.inference_mode()
+def test_a_tile_does_not_depend_on_its_batch():
+    # Bit for bit from 128 px on. Under that, oneDNN computes a batch of one in another order (1e-6).
+    torch.manual_seed(0)
+    network = RestoreUNet().eval()
+    for weights in network.parameters():
+        torch.nn.init.normal_(weights, std=0.03)
+    x, mask = torch.rand(2, 3, 128, 128), torch.zeros(2, 1, 128, 128)
     assert torch.equal(network(x, mask)[1:2], network(x[1:2], mask[1:2]))

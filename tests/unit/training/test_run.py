@@ -82,6 +82,7 @@ def test_learning_lowers_the_loss(data, tmp_path):
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.timeout(120)
 def test_resume_is_exact(data, tmp_path):
     settings = recipe(checkpoint_minutes=0.0)
     train_restorer(data, str(tmp_path / "straight"), settings)
