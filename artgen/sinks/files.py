@@ -42,3 +42,8 @@ def read(output_uri: str, where: str, options: Mapping[str, Any] | None = None) 
     if data is None:
         raise StorageError(f"{where!r} is no longer in {uri.shown(output_uri)!r}")
     return data
+
+
+def drop(output_uri: str, where: str, options: Mapping[str, Any] | None = None) -> None:
+    """Removes `images/<name>`, whose row goes too: should its source fail this time, no old picture stands in for it."""
+    uri.remove(uri.join(output_uri, where), options)

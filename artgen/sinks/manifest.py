@@ -105,8 +105,9 @@ def totals(output_uri: str, options: Mapping[str, Any] | None = None) -> dict[st
 def drop(output_uri: str, unit_id: str, keys: Set[str], options: Mapping[str, Any] | None = None) -> int:
     """Rewrites a part without `keys`, atomically; returns how many rows went.
 
-    A part that loses all its rows stays, empty: it still says that its unit is done. Rows in a Parquet part
-    move up as in `parquet.drop` with the same keys.
+    A part that loses all its rows is removed: a later plan of the same images bears the same unit ids (the second
+    --retry-failed of the same failures), and must not find them done. Rows in a Parquet part move up as in
+    `parquet.drop` with the same keys.
     """
     if not uri.exists(ledger.part_uri(output_uri, unit_id), options):
         return 0
@@ -115,6 +116,9 @@ def drop(output_uri: str, unit_id: str, keys: Set[str], options: Mapping[str, An
     kept = [row for row in rows if row["key"] not in keys]
     if len(kept) == len(rows):
         return 0
+    if not kept:
+        uri.remove(ledger.part_uri(output_uri, unit_id), options)
+        return len(rows)
     for row in kept:
         if (number := _row_number(row)) >= 0:
             part = row["output_uri"].partition("#")[0]

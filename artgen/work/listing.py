@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from artgen.records import Entry, Skipped, Source
-from artgen.sinks import manifest, parquet, shards
+from artgen.sinks import files, manifest, parquet, shards
 from artgen.storage.names import Names
 
 SOURCE_COLUMNS = ("key", "uri", "kind", "offset", "size", "detail", "version", "problem")
@@ -100,18 +100,21 @@ class Listing:
     def subtract_done(self, output: str, *, retry_failed: bool, options: dict[str, Any] | None = None) -> None:
         """Leaves out the sources that have a row of the same version in OUTPUT.
 
-        Rows of changed sources (and failed ones on `retry_failed`) are dropped from OUTPUT, so that in the end every key has
-        one row; that order is safe because a key without a row is planned again.
+        Rows of changed sources (and failed ones on `retry_failed`) are dropped from OUTPUT with their pictures, so that in
+        the end every key has one row; that order is safe because a key without a row is planned again.
         """
         self._db.execute("DELETE FROM done")
         self._db.execute("DELETE FROM earlier")
-        self._db.execute("CREATE TEMP TABLE stale(unit TEXT, key TEXT, attempts INTEGER)")
-        columns = ["key", "source_version", "status", "output_name", "attempts", "unit"]
+        self._db.execute("CREATE TEMP TABLE stale(unit TEXT, key TEXT, attempts INTEGER, output_uri TEXT)")
+        columns = ["key", "source_version", "status", "output_name", "output_uri", "attempts", "unit"]
         for batch in manifest.read(output, columns=columns, options=options):
             for row in batch.to_pylist():
                 self._take_row(row, retry_failed)
         for (unit,) in self._db.execute("SELECT DISTINCT unit FROM stale ORDER BY unit").fetchall():
             keys = {key for (key,) in self._db.execute("SELECT key FROM stale WHERE unit = ?", (unit,))}
+            query = "SELECT output_uri FROM stale WHERE unit = ? AND output_uri LIKE ?"
+            for (where,) in self._db.execute(query, (unit, f"{files.FOLDER}/%")).fetchall():
+                files.drop(output, where, options)
             for sink in (parquet, shards, manifest):
                 sink.drop(output, unit, keys, options)
         self._db.execute("INSERT OR REPLACE INTO earlier SELECT key, max(attempts) FROM stale GROUP BY key")
@@ -125,7 +128,8 @@ class Listing:
         )
         retried = known is not None and retry_failed and row["status"] == "failed"
         if changed or retried:
-            self._db.execute("INSERT INTO stale VALUES (?,?,?)", (row["unit"], row["key"], row["attempts"]))
+            stale = (row["unit"], row["key"], row["attempts"], row["output_uri"])
+            self._db.execute("INSERT INTO stale VALUES (?,?,?,?)", stale)
         else:
             self._db.execute(
                 "INSERT OR REPLACE INTO done VALUES (?,?,?)", (row["key"], row["output_name"], row["unit"])

@@ -67,10 +67,10 @@ def test_dropped_keys_move_the_rows_of_a_parquet_part_up(tmp_path: Path) -> None
     assert manifest.drop(str(tmp_path), UNITS[0], {"k0"}) == 0
 
 
-def test_a_part_that_loses_all_rows_still_says_that_its_unit_is_done(tmp_path: Path) -> None:
+def test_a_part_that_loses_all_rows_is_gone_so_that_its_unit_is_not_taken_for_done(tmp_path: Path) -> None:
     manifest.write(str(tmp_path), UNITS[0], [failed("a")])
     assert manifest.drop(str(tmp_path), UNITS[0], {"a"}) == 1
-    assert len(files_below(tmp_path)) == 1
+    assert files_below(tmp_path) == {}
     assert keys(tmp_path) == []
     assert manifest.drop(str(tmp_path), "0123abcd-000099", {"a"}) == 0
 

@@ -88,6 +88,17 @@ def test_retry_failed_plans_failed_rows_with_their_attempts(tmp_path: Path) -> N
     assert [(entry.source.key, entry.attempts) for entry in entries] == [(f"d/000{n}.jpg", 2) for n in range(3)]
 
 
+def test_failures_that_are_retried_again_and_again_keep_their_rows(tmp_path: Path) -> None:
+    """The second retry is a plan of the same images as the first, so its units have the same ids."""
+    commit(prepare(tmp_path, sources(4)), status="failed")
+    for attempt in (2, 3, 4):
+        plan = prepare(tmp_path, sources(4), retry_failed=True)
+        assert keys(plan) == [source.key for source in sources(4)]
+        commit(plan, status="failed")
+        found = [r for batch in manifest.read(str(tmp_path)) for r in batch.to_pylist()]
+        assert sorted((r["key"], r["attempts"]) for r in found) == [(f"d/000{n}.jpg", attempt) for n in range(4)]
+
+
 @pytest.mark.parametrize("at", range(1, 5))
 def test_dying_while_a_new_plan_is_written_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
