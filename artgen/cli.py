@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     _add_restore(commands)
     _add_damage(commands)
     _add_report(commands)
+    _add_evaluate(commands)
     _add_demo(commands)
     return top
 
@@ -181,6 +182,37 @@ def _report(args: dict[str, Any], console: Console) -> int:
     if "storage_options" in args:
         args["storage_options"] = _json_table(args["storage_options"])
     return report(console=console, **args)
+
+
+def _add_evaluate(commands: Any) -> None:
+    text = "Measure a model on pictures that it has not seen."
+    kinds = commands.add_parser("evaluate", help=text, description=text).add_subparsers(
+        required=True, metavar="KIND"
+    )
+    command = _command(kinds, "restorer", _evaluate_restorer, "PSNR and SSIM by damage, beside classical peers.")
+    command.add_argument("model", help="registry name, path, URL or run folder")
+    command.add_argument("data", help="undamaged pictures: any INPUT of restore")
+    _flag(
+        command,
+        "--damage",
+        "as noise=15,25,50 (repeatable; default: all kinds)",
+        action="append",
+        metavar="NAME=S,S",
+    )
+    _flag(command, "--protocol", "published: float noise; file: 8-bit files", metavar="published|file")
+    _flag(command, "--images", "only the first N pictures", metavar="N", type=int)
+    _switch(command, "--no-peers", "leave the classical peers out")
+    _flag(command, "--out", "folder for evaluation.json and panel.png", metavar="FOLDER")
+    _flag(command, "--seed", "seed of the damage", metavar="N", type=int)
+    _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
+
+
+def _evaluate_restorer(args: dict[str, Any], console: Console) -> int:
+    from artgen.commands.evaluate import evaluate_restorer
+
+    if "storage_options" in args:
+        args["storage_options"] = _json_table(args["storage_options"])
+    return evaluate_restorer(args, console)
 
 
 def _add_demo(commands: Any) -> None:

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import classical
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Generator, Tensor, nn
 
+from artgen.metrics import classical
 from artgen.metrics.pairs import psnr, ssim
 from artgen.models.spec import Restorer
 from artgen.models.weights import load

@@ -1,4 +1,7 @@
-"""Classical repairs of one picture, the peers of `bench/quality.py`: float in [0, 1] in and out, H x W or H x W x 3."""
+"""Classical repairs of one picture, the peers of `artgen evaluate`: float in [0, 1] in and out, H x W or H x W x 3.
+
+OpenCV and SciPy come with the extra `evaluate`; BM3D is not free for all uses and is used where it is installed.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,25 @@ def _bytes(image: np.ndarray) -> np.ndarray:
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
+def by_channel(repair: Repair) -> Repair:
+    """A repair of grey pictures for colour ones too, each channel by itself."""
+
+    def repaired(image: np.ndarray, other: np.ndarray) -> np.ndarray:
+        if image.ndim == 2:
+            return repair(image, other)
+        return np.stack([repair(image[..., c], other[..., c]) for c in range(image.shape[2])], axis=2)
+
+    return repaired
+
+
+@by_channel
 def best_median(image: np.ndarray, clean: np.ndarray) -> np.ndarray:
     """The plain median of the size (3 to 9) that scores best against the truth: an upper bound for medians."""
     tries = [median_filter(image, size) for size in (3, 5, 7, 9)]
     return min(tries, key=lambda t: float(np.mean((t - clean) ** 2)))
 
 
+@by_channel
 def adaptive_median(image: np.ndarray, clean: np.ndarray) -> np.ndarray:
     """Switching median: each 0 or 255 becomes the median of the sound pixels in the smallest window with three."""
     out, todo = image.copy(), (image <= 0) | (image >= 1)
@@ -39,6 +55,7 @@ def adaptive_median(image: np.ndarray, clean: np.ndarray) -> np.ndarray:
     return out
 
 
+@by_channel
 def detect_and_interpolate(image: np.ndarray, clean: np.ndarray) -> np.ndarray:
     """Pixels at 0 or 255 count as lost and are interpolated linearly."""
     return _interpolate(image, (image <= 0) | (image >= 1), LinearNDInterpolator)
@@ -81,4 +98,4 @@ def bm3d_known_sigma(image: np.ndarray, sigma: float) -> np.ndarray:
     import bm3d
 
     run = bm3d.bm3d if image.ndim == 2 else bm3d.bm3d_rgb
-    return run(image, sigma / 255)
+    return np.asarray(run(image, sigma / 255))

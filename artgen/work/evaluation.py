@@ -1,0 +1,208 @@
+"""How good a restorer is: PSNR and SSIM on pictures whose damage is known, beside classical peers on the same files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from artgen.errors import ImageError, UsageError
+from artgen.inference.forward import Forward
+from artgen.inference.restore import RestoreOptions, restore
+from artgen.metrics.pairs import psnr, ssim
+from artgen.models.spec import Restorer
+from artgen.records import Source
+from artgen.training.data import stable_seed
+from artgen.training.degrade import OPERATORS, Damaged, round_to_file
+
+Protocol = Literal["published", "file"]
+Repair = Callable[[np.ndarray], np.ndarray]
+
+# What `artgen evaluate restorer` measures unless it is told: the damage of the published tables, and the article's.
+DEFAULT_DAMAGE = {
+    "noise": (15, 25, 50),
+    "salt-pepper": (0.3, 0.5, 0.7),
+    "missing": (0.5, 0.8),
+    "holes": (0.15,),
+    "scratches": (0.05,),
+    "jpeg": (10, 20),
+}
+MASKED = ("missing", "holes", "scratches")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One kind of damage at one strength (in the units of `artgen damage`)."""
+
+    damage: str
+    strength: float
+
+    def __post_init__(self) -> None:
+        if self.damage not in OPERATORS:
+            raise UsageError(f"damage {self.damage!r} is not known: use one of {', '.join(sorted(OPERATORS))}")
+
+
+@dataclass(slots=True)
+class Scores:
+    """Scores of one task: the means over pictures by name (`input`, the model's name, peers), in dB and SSIM."""
+
+    task: Task
+    images: int = 0
+    failed: int = 0
+    psnr: dict[str, list[float]] = field(default_factory=dict)
+    ssim: dict[str, list[float]] = field(default_factory=dict)
+    panel: tuple[np.ndarray, ...] = ()
+
+    def add(self, name: str, repaired_1CHW: Tensor, clean_1CHW: Tensor) -> None:
+        self.psnr.setdefault(name, []).append(psnr(repaired_1CHW, clean_1CHW))
+        self.ssim.setdefault(name, []).append(ssim(repaired_1CHW, clean_1CHW))
+
+    def means(self) -> dict[str, dict[str, float]]:
+        return {name: {"psnr": fmean(self.psnr[name]), "ssim": fmean(self.ssim[name])} for name in self.psnr}
+
+
+class Evaluation:
+    """A restorer to be measured.
+
+    protocol `published`: noise is float and neither clipped nor rounded before the model sees it, the result is clipped
+    (as in the papers). `file`: damaged and restored pictures are 8-bit files, as in use.
+    """
+
+    def __init__(
+        self, restorer: Restorer, *, protocol: Protocol = "published", peers: bool = True, seed: int = 0
+    ) -> None:
+        self._restorer, self._forward = restorer, Forward(restorer)
+        self._protocol, self._peers, self._seed = protocol, peers, seed
+        self.missing_peers: set[str] = set()
+
+    def run(self, task: Task, pictures: Iterable[tuple[str, np.ndarray]]) -> Scores:
+        """Scores over pictures (key, H x W x C uint8). The damage of a picture follows from seed, task and key alone."""
+        scores = Scores(task)
+        for key, pixels_HWC in pictures:
+            clean = torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None].float() / 255
+            generator = Generator().manual_seed(
+                stable_seed(self._seed, "evaluate", task.damage, str(task.strength), key)
+            )
+            damaged = OPERATORS[task.damage](clean, task.strength, generator)
+            if self._protocol == "file":
+                damaged = Damaged(round_to_file(damaged.image), damaged.mask)
+            restored = self._restored(damaged)
+            scores.images += 1
+            scores.add("input", damaged.image, clean)
+            scores.add(self._restorer.facts.name, restored, clean)
+            for name, repair in self._peers_of(task, damaged, clean).items():
+                self._add_peer(scores, name, repair, damaged, clean)
+            if not scores.panel:
+                scores.panel = tuple(_bytes(x) for x in (damaged.image, restored, clean))
+        return scores
+
+    def _restored(self, damaged: Damaged) -> Tensor:
+        """The file protocol goes through `inference.restore`, tiles and all; the published one keeps floats."""
+        if self._protocol == "file":
+            mask = damaged.mask[0, 0].numpy() > 0.5
+            masked = mask if self._restorer.facts.takes_mask and mask.any() else None
+            restored = restore(_bytes(damaged.image), masked, self._forward, RestoreOptions(tile=4096)).pixels
+            return torch.from_numpy(restored).permute(2, 0, 1)[None].float() / 255
+        return restored_whole(self._restorer, damaged.image, damaged.mask).clamp(0, 1)
+
+    def _peers_of(self, task: Task, damaged: Damaged, clean: Tensor) -> dict[str, Repair]:
+        if not self._peers:
+            return {}
+        try:
+            from artgen.metrics import classical
+        except ImportError as error:
+            raise UsageError(
+                f"the classical peers need {error.name}: pip install 'artgen[evaluate]', or --no-peers"
+            ) from error
+        truth, mask = _plane(clean), _plane(damaged.mask)
+        if task.damage.startswith("noise"):
+            return {
+                "nl-means": lambda image: classical.non_local_means(image, task.strength),
+                "bm3d": lambda image: classical.bm3d_known_sigma(image, task.strength),
+            }
+        if task.damage.startswith("salt-pepper"):
+            return {
+                "best median": lambda image: classical.best_median(image, truth),
+                "adaptive median": lambda image: classical.adaptive_median(image, truth),
+                "detect+linear": lambda image: classical.detect_and_interpolate(image, truth),
+            }
+        if task.damage in MASKED:
+            return {
+                "telea": lambda image: classical.telea(image, mask),
+                "navier-stokes": lambda image: classical.navier_stokes(image, mask),
+                "cubic": lambda image: classical.cubic_interpolation(image, mask),
+            }
+        if task.damage.startswith("jpeg"):
+            return {"nl-means": lambda image: classical.non_local_means(image, 60 / math.sqrt(task.strength))}
+        return {}
+
+    def _add_peer(self, scores: Scores, name: str, repair: Repair, damaged: Damaged, clean: Tensor) -> None:
+        try:
+            repaired = np.atleast_3d(repair(_plane(damaged.image)))
+        except ImportError:
+            self.missing_peers.add(name)
+            return
+        scores.add(name, torch.from_numpy(repaired).permute(2, 0, 1)[None], clean)
+
+
+@torch.inference_mode()
+def restored_whole(restorer: Restorer, image_1CHW: Tensor, mask_11HW: Tensor) -> Tensor:
+    """The whole picture at once in floats, mirrored up to the model's multiple; grey through a colour model is averaged,
+    colour through a grey one goes channel by channel."""
+    facts = restorer.facts
+    height, width = image_1CHW.shape[-2:]
+    pad = (0, -width % facts.multiple, 0, -height % facts.multiple)
+    channels = image_1CHW.shape[1]
+    given = (
+        image_1CHW.expand(-1, facts.channels, -1, -1) if channels <= facts.channels else image_1CHW.transpose(0, 1)
+    )
+    padded = torch.nn.functional.pad(given, pad, mode="reflect").contiguous(memory_format=torch.channels_last)
+    mask = torch.nn.functional.pad(mask_11HW, pad, mode="reflect").expand(padded.shape[0], -1, -1, -1)
+    restored = restorer(padded, mask)[..., :height, :width]
+    if channels > facts.channels:
+        return restored.transpose(0, 1)
+    return restored if channels == facts.channels else restored.mean(1, keepdim=True)
+
+
+def read_pictures(
+    sources: Iterable[Source], read: Callable[[Source], bytes]
+) -> tuple[list[tuple[str, np.ndarray]], int]:
+    """Pictures (key, H x W x C uint8) of an INPUT, and how many could not be read."""
+    from artgen.codecs.decode import decode
+    from artgen.codecs.encode import to_8_bits
+
+    pictures, failed = [], 0
+    for source in sources:
+        try:
+            pixels = decode(read(source)).pixels
+        except ImageError:
+            failed += 1
+            continue
+        pictures.append((source.key, to_8_bits(pixels) if pixels.dtype != np.uint8 else pixels))
+    return pictures, failed
+
+
+def _plane(x_1CHW: Tensor) -> np.ndarray:
+    return np.squeeze(x_1CHW[0].permute(1, 2, 0).double().numpy())
+
+
+def _bytes(x_1CHW: Tensor) -> np.ndarray:
+    return round_to_file(x_1CHW)[0].permute(1, 2, 0).mul(255).round().to(torch.uint8).contiguous().numpy()
+
+
+def as_json(scores: Scores) -> dict[str, Any]:
+    rounded = {
+        name: {kind: round(value, 4) for kind, value in found.items()} for name, found in scores.means().items()
+    }
+    return {
+        "damage": scores.task.damage,
+        "strength": scores.task.strength,
+        "images": scores.images,
+        "scores": rounded,
+    }

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests import pictures
+from tests.runs import artgen_here
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    contents = {f"{n}.png": pictures.png(pictures.picture(n, 72, 64, grey=n == 2)) for n in range(3)}
+    return pictures.write_folder(tmp_path / "in", contents)
+
+
+def evaluate(*args: str | Path) -> dict:
+    result = artgen_here("evaluate", "restorer", *args, "--json", "--quiet")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_identity_scores_what_the_damage_says(data: Path) -> None:
+    facts = evaluate("identity", data, "--damage", "noise=25", "--no-peers")
+    (result,) = facts["results"]
+    assert result["scores"]["input"] == result["scores"]["identity"]
+    # 10 log10(255^2 / 25^2) = 20.17, and a little more, since the result is clipped.
+    assert 20.1 < result["scores"]["input"]["psnr"] < 21.5
+
+
+def test_default_model_and_peers_repair(data: Path, tmp_path: Path) -> None:
+    damage = [
+        "--damage",
+        "noise=40",
+        "--damage",
+        "salt-pepper=0.3",
+        "--damage",
+        "missing=0.5",
+        "--damage",
+        "jpeg=10",
+    ]
+    facts = evaluate("default", data, *damage, "--out", tmp_path / "out")
+    assert [(r["damage"], r["strength"]) for r in facts["results"]] == [
+        ("noise", 40), ("salt-pepper", 0.3), ("missing", 0.5), ("jpeg", 10),
+    ]  # fmt: skip
+    for result in facts["results"][:3]:
+        assert result["scores"]["default"]["psnr"] > result["scores"]["input"]["psnr"] + 2, result
+    assert {"telea", "navier-stokes", "cubic"} <= facts["results"][2]["scores"].keys()
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == facts
+    assert Image.open(tmp_path / "out" / "panel.png").size == (3 * 72, 4 * 64)
+
+
+def test_file_protocol_differs_from_the_published_one_and_both_are_the_same_again(data: Path) -> None:
+    args = ["default", data, "--damage", "noise=60", "--no-peers"]
+    published, file = evaluate(*args), evaluate(*args, "--protocol", "file")
+    assert published["protocol"] == "published"
+    assert published["results"] != file["results"]
+    assert evaluate(*args) == published
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--damage", "nois=15"], "nois"),
+        (["--damage", "noise=much"], "noise=much"),
+        (["--protocol", "mine"], "mine"),
+    ],
+)
+def test_wrong_flags_are_exit_code_2(data: Path, flags: list[str], said: str) -> None:
+    result = artgen_here("evaluate", "restorer", "identity", data, *flags)
+    assert result.returncode == 2
+    assert said in result.stderr
+
+
+def test_data_without_a_picture(tmp_path: Path) -> None:
+    pictures.write_folder(tmp_path / "in", {"a.png": b"no"})
+    result = artgen_here("evaluate", "restorer", "identity", tmp_path / "in")
+    assert result.returncode == 2
+    assert "holds no picture" in result.stderr
