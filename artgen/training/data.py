@@ -6,12 +6,12 @@ Shape letters: N images, C channels, H height, W width.
 from __future__ import annotations
 
 import hashlib
-import queue
-import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from collections.abc import Generator as Producer
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -39,31 +39,45 @@ def stable_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
+class PictureSet(Protocol):
+    """Pictures by number: uint8, H x W x 3 or H x W; None for one that cannot be used."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> np.ndarray | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """Crop number `position` of an endless training set made of pictures in memory.
+    """Crop number `position` of an endless training set.
 
-    pictures: uint8, H x W x 3 or H x W, each at least patch_px on both sides. Every epoch shows each picture
-    once, in its own order. channels: of the model; 1 makes every crop grey, 3 makes three equal channels of grey.
+    pictures: each at least patch_px on both sides, or None, whose place in an epoch the next usable one takes.
+    Every epoch shows each picture once, in its own order. channels: of the model; 1 makes every crop grey, 3 makes
+    three equal channels of grey.
     """
 
-    pictures: Sequence[np.ndarray]
+    pictures: PictureSet
     recipe: RestorerRecipe
     channels: int = 3
 
     def __post_init__(self) -> None:
-        if not self.pictures:
-            raise UsageError(
-                "no picture to train on: the DATA holds none of at least patch_px pixels on both sides"
-            )
+        if not len(self.pictures):
+            raise _nothing_usable(self.recipe.patch_px)
 
     def order(self, epoch: int) -> np.ndarray:
         """The order of the pictures in an epoch."""
         return np.random.default_rng(stable_seed(self.recipe.seed, "epoch", epoch)).permutation(len(self.pictures))
 
+    def usable(self, position: int, order: np.ndarray) -> np.ndarray:
+        """The picture of this position. Raises UsageError when none can be used."""
+        for ahead in range(len(order)):
+            pixels = self.pictures[int(order[(position + ahead) % len(order)])]
+            if pixels is not None:
+                return pixels
+        raise _nothing_usable(self.recipe.patch_px)
+
     def clean(self, position: int, order: np.ndarray, generator: Generator) -> Tensor:
         """The undamaged crop, uint8 C x patch x patch: random place, turn and flip, grey at `grey_share`."""
-        pixels = self.pictures[order[position % len(order)]]
+        pixels = self.usable(position, order)
         patch = self.recipe.patch_px
         top = integer(generator, 0, pixels.shape[0] - patch)
         left = integer(generator, 0, pixels.shape[1] - patch)
@@ -97,36 +111,24 @@ class Crops:
         return Batch(torch.cat(clean), torch.cat(damaged), torch.cat(masks))
 
 
-def prefetch(make: Callable[[int], T], first: int, depth: int = 4) -> Producer[T, None, None]:
-    """Yields make(first), make(first + 1), ... made ahead of time in one thread; its errors surface here."""
-    ready: queue.Queue[T | BaseException] = queue.Queue(depth)
-    stop = threading.Event()
+def _nothing_usable(patch_px: int) -> UsageError:
+    return UsageError(
+        f"no picture to train on: the DATA holds none of {patch_px}x{patch_px} pixels or more that can be decoded; "
+        "give other DATA or a smaller patch_px"
+    )
 
-    def work() -> None:
-        step = first
-        while not stop.is_set():
-            try:
-                item = make(step)
-            except BaseException as error:  # noqa: BLE001 (raised again in the consumer)
-                item = error
-            while not stop.is_set():
-                try:
-                    ready.put(item, timeout=0.2)
-                    break
-                except queue.Full:
-                    continue
-            if isinstance(item, BaseException):
-                return
-            step += 1
 
-    thread = threading.Thread(target=work, name="artgen-batches", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+def prefetch(make: Callable[[int], T], first: int, depth: int = 4, threads: int = 1) -> Producer[T, None, None]:
+    """Yields make(first), make(first + 1), ... in order, made ahead of time; its errors surface here."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="artgen-batches") as pool:
+        ahead = deque(pool.submit(make, step) for step in range(first, first + depth))
+        following = first + depth
+        try:
+            while True:
+                item = ahead.popleft().result()
+                ahead.append(pool.submit(make, following))
+                following += 1
+                yield item
+        finally:
+            for waiting in ahead:
+                waiting.cancel()

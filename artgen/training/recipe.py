@@ -21,7 +21,10 @@ class RestorerRecipe:
     """Settings that decide the weights. Images are counted over all workers, so their number does not matter.
 
     patch_px: side of the square crops, a multiple of the model's `multiple`.
-    batch_images: crops in a step.
+    batch_images: crops in a step, over all workers together.
+    micro_images: most crops that pass through the network at once (0: all that a worker has of a batch).
+    memory_megapixels: decoded pictures that each worker keeps, in millions of pixels of 3 bytes; of larger DATA the
+    rest is decoded again in every epoch. These two do not change the weights.
     steps: length of the run and of its schedule; `minutes` > 0 ends it (and the schedule) earlier, by the clock.
     halflife_images: half-life of the running mean of the weights, at most 5 % of the images seen.
     grey_share: share of the crops trained as grey pictures (one channel of damage, three equal channels in).
@@ -33,6 +36,8 @@ class RestorerRecipe:
     params: dict[str, Any] = field(default_factory=dict)
     patch_px: int = 96
     batch_images: int = 16
+    micro_images: int = 0
+    memory_megapixels: int = 1000
     steps: int = 40_000
     minutes: float = 0.0
     learning_rate: float = 1e-3
@@ -56,6 +61,9 @@ class RestorerRecipe:
         for name in ("patch_px", "batch_images", "steps", "report_steps", "validate_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("micro_images", "memory_megapixels", "holdout"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if self.learning_rate <= 0 or not 0 <= self.grey_share <= 1:
             raise UsageError(
                 f"learning_rate is {self.learning_rate} (must be above 0) and grey_share {self.grey_share} (0..1)"

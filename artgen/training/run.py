@@ -1,4 +1,8 @@
-"""A whole training run in one process: pictures in, a run folder out. The same call resumes it."""
+"""A whole training run of one process, alone or as one rank of several: pictures in, a run folder out.
+
+The same call resumes it. Several ranks need a place for RUN that all of them see; only rank 0 writes to it, but for
+the images that a rank could not use (RUN/skipped/rank-N.json).
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,35 @@ import copy
 import dataclasses
 import json
 import logging
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from artgen.errors import UsageError
+from artgen.errors import RunError, UsageError
 from artgen.models import registry
-from artgen.models.spec import Restorer
+from artgen.models.spec import Facts, Restorer
+from artgen.storage import atomic, uri
 from artgen.training.data import Crops
-from artgen.training.loop_restorer import TrainState, progress_of, train
+from artgen.training.journal import Journal
+from artgen.training.loop_restorer import AddUp, Report, TrainState, progress_of, train
+from artgen.training.pictures import Pictures, divide, list_sources
 from artgen.training.recipe import RestorerRecipe
 from artgen.training.state import load_checkpoint, save_checkpoint
 from artgen.training.validate import validate
 
 log = logging.getLogger(__name__)
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rank:
+    """This process among those that train together. add_up: see `loop_restorer.train`; None for one alone."""
+
+    number: int = 0
+    world: int = 1
+    add_up: AddUp | None = None
+    threads: int = 1
 
 
 def train_restorer(
@@ -34,97 +47,153 @@ def train_restorer(
     recipe: RestorerRecipe,
     *,
     device: str = "auto",
-    report: Callable[[Mapping[str, float]], None] | None = None,
-) -> Path:
-    """Trains on the pictures below `data` (folders, separated by commas) into the folder `run`.
+    report: Report | None = None,
+    rank: Rank = Rank(),
+    options: uri.Options | None = None,
+) -> str:
+    """Trains on the pictures of `data` (INPUTs of restore, separated by commas) into the folder or URL `run`.
 
-    Writes RUN/recipe.json, log.jsonl, checkpoints, panels and model.safetensors, whose path it returns.
+    Writes RUN/recipe.json, log.jsonl, tensorboard, checkpoints, panels, skipped and model.safetensors, whose path it
+    returns. report: gets the numbers of each report of rank 0. threads of rank: that decode and damage.
     Raises UsageError (no usable picture, another architecture in RUN), StorageError, RunError.
     """
     where = torch.device(pick_device(device))
-    folder = Path(run)
-    pictures, skipped = read_pictures(data, recipe.patch_px)
-    held = pictures[:: recipe.holdout] if recipe.holdout else []
-    kept = [p for i, p in enumerate(pictures) if not recipe.holdout or i % recipe.holdout]
+    dtype = pick_dtype(recipe.precision, where)
+    kept, held = divide(list_sources(data, options), recipe.holdout)
+    state, facts = fresh(recipe, where)
+    resumed = load_checkpoint(state, run, options)
+    _check_agreement(state, where, rank)
+    memory = recipe.memory_megapixels * 1_000_000
+    with Pictures(kept, recipe.patch_px, kept_pixels=memory, options=options, threads=rank.threads) as pictures:
+        crops = Crops(pictures, recipe, facts.channels)
+        scribe: Scribe | None = None
+        if rank.number == 0:
+            with Pictures(held, recipe.patch_px, options=options) as some:
+                usable = [pixels for number in range(len(held)) if (pixels := some[number]) is not None]
+            scribe = Scribe(
+                run=run, recipe=recipe, facts=facts, state=state, held=usable, dtype=dtype, tell=report or log_line,
+                options=options,
+            )  # fmt: skip
+            scribe.begin(pictures=len(kept), held_out=len(usable), resumed_at=state.step if resumed else -1)
+            pictures.unusable.update(some.unusable)
+        told = 0
 
+        def on_report(numbers: Mapping[str, float]) -> None:
+            nonlocal told
+            if told < len(pictures.unusable):
+                told = len(pictures.unusable)
+                _write_skipped(run, rank.number, pictures.unusable, options)
+            if scribe is not None:
+                scribe.report({**numbers, "skipped_pictures": told})
+
+        def on_save(saved: TrainState) -> None:
+            if scribe is not None:
+                save_checkpoint(saved, run, facts, options)
+
+        network = state.network
+        train(
+            state, crops.batch, recipe, forward=network if facts.takes_mask else lambda x, mask: network(x),
+            report=on_report, save=on_save, rank=rank.number, world=rank.world, add_up=rank.add_up, dtype=dtype,
+            threads=rank.threads,
+        )  # fmt: skip
+        if told < len(pictures.unusable):
+            _write_skipped(run, rank.number, pictures.unusable, options)
+    if scribe is not None:
+        scribe.end()
+    return uri.join(run, "model.safetensors")
+
+
+def fresh(recipe: RestorerRecipe, device: torch.device) -> tuple[TrainState, Facts]:
+    """The state before the first step, a function of the recipe alone, and the facts that its weights will carry."""
     torch.manual_seed(recipe.seed)
     network, facts = registry.build(recipe.model, recipe.params)
-    crops = Crops(kept or held, recipe, facts.channels)
     facts = dataclasses.replace(facts, damage=tuple(recipe.damage), licence=recipe.licence)
-    network = network.to(where).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     mean = copy.deepcopy(network).requires_grad_(False)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
-    state = TrainState(network, mean, optimizer)
-    folder.mkdir(parents=True, exist_ok=True)
-    resumed = load_checkpoint(state, folder)
-    (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1, sort_keys=True))
+    return TrainState(network, mean, optimizer), facts
 
-    dtype = pick_dtype(recipe.precision, where)
-    write = JsonLines(folder / "log.jsonl")
-    start = {"pictures": len(kept), "held_out": len(held), "skipped_pictures": len(skipped)}
-    write({**start, "resumed_at": state.step if resumed else -1, "threads": torch.get_num_threads()})
-    for path, reason in skipped:
-        log.warning("left out %s: %s", path, reason)
 
-    def on_report(numbers: Mapping[str, float]) -> None:
-        if held and (state.step % recipe.validate_steps < recipe.report_steps):
-            panel = folder / "panels" / f"step-{state.step:08d}.png"
-            numbers = {**numbers, **validate(Restorer(state.mean, facts, ""), held, panel, dtype)}
+@dataclasses.dataclass(kw_only=True)
+class Scribe:
+    """What rank 0 writes beside the checkpoints: the recipe, the log, validations with their panels."""
+
+    run: str
+    recipe: RestorerRecipe
+    facts: Facts
+    state: TrainState
+    held: list[np.ndarray]
+    dtype: torch.dtype | None
+    tell: Report
+    options: uri.Options | None
+
+    def begin(self, **facts: Any) -> None:
+        text = json.dumps(dataclasses.asdict(self.recipe), indent=1, sort_keys=True)
+        atomic.write(uri.join(self.run, "recipe.json"), text.encode(), self.options)
+        self._journal = Journal(self.run, self.state.step, self.options)
+        self._journal.line({**facts, "threads": torch.get_num_threads()})
+
+    def report(self, numbers: Mapping[str, float]) -> None:
+        state, recipe = self.state, self.recipe
+        if self.held and state.step % recipe.validate_steps < recipe.report_steps:
+            numbers = {**numbers, **self._validate(f"step-{state.step:08d}")}
         progress = progress_of(state, recipe)
         left_s = state.seconds * (1 / progress - 1) if progress else 0.0
-        write({**numbers, "progress": progress, "left_s": left_s})
-        (report or _log_line)(numbers)
+        numbers = {**numbers, "progress": progress, "left_s": left_s}
+        self._journal.numbers(state.step, {key: value for key, value in numbers.items() if key != "step"})
+        self.tell(numbers)
 
-    train(
-        state,
-        crops.batch,
-        recipe,
-        forward=network if facts.takes_mask else lambda x, mask: network(x),
-        report=on_report,
-        save=lambda s: save_checkpoint(s, folder, facts),
-        dtype=dtype,
-    )
-    if held:
-        write(
-            {"step": state.step, **validate(Restorer(state.mean, facts, ""), held, folder / "panels" / "final.png")}
+    def end(self) -> None:
+        if self.held:
+            self._journal.numbers(self.state.step, self._validate("final"))
+        self._journal.close()
+
+    def _validate(self, name: str) -> dict[str, float]:
+        panel = uri.join(self.run, "panels", f"{name}.png")
+        restorer = Restorer(self.state.mean, self.facts, "")
+        return validate(restorer, self.held, panel, self.dtype, self.options)
+
+
+def _check_agreement(state: TrainState, device: torch.device, rank: Rank) -> None:
+    """All ranks must have loaded the same checkpoint, or their replicas would differ for good."""
+    if rank.add_up is None:
+        return
+    steps = torch.tensor([float(state.step), float(state.step) ** 2], dtype=torch.float64)
+    steps = steps.to(device if device.type == "cuda" else "cpu")
+    rank.add_up(steps)
+    if steps.tolist() != [rank.world * state.step, rank.world * state.step**2]:
+        raise RunError(
+            f"rank {rank.number} found a checkpoint of step {state.step} and others another: RUN must lie where every "
+            "node sees it, as on s3:// or a shared file system"
         )
-    return folder / "model.safetensors"
 
 
-def read_pictures(data: str, smallest_px: int) -> tuple[list[np.ndarray], list[tuple[str, str]]]:
-    """Every picture below the folders as uint8 (grey H x W, else H x W x 3), and what was left out and why.
+def _write_skipped(run: str, rank: int, unusable: Mapping[str, str], options: uri.Options | None) -> None:
+    text = json.dumps(dict(sorted(unusable.items())), indent=1, ensure_ascii=False)
+    atomic.write(uri.join(run, "skipped", f"rank-{rank}.json"), text.encode(), options)
 
-    In sorted order of the paths. Raises UsageError when nothing is left.
-    """
-    pictures, skipped = [], []
-    for root in data.split(","):
-        if not Path(root).is_dir():
-            raise UsageError(f"DATA {root!r} is no folder; give folders of pictures, separated by commas")
-        for path in sorted(p for p in Path(root).rglob("*") if p.suffix.lower() in _SUFFIXES):
-            try:
-                with Image.open(path) as opened:
-                    pixels = np.array(opened if opened.mode == "L" else opened.convert("RGB"))
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                skipped.append((str(path), f"cannot be decoded: {error}"))
-                continue
-            if min(pixels.shape[:2]) < smallest_px:
-                skipped.append((str(path), f"{pixels.shape[1]}x{pixels.shape[0]} is under {smallest_px} pixels"))
-                continue
-            pictures.append(pixels)
-    if not pictures:
-        raise UsageError(f"DATA {data!r} has no picture of {smallest_px}x{smallest_px} pixels or more")
-    return pictures, skipped
+
+def read_skipped(run: str, options: uri.Options | None = None) -> dict[str, str]:
+    """Images that could not be used, by key, and why; of all ranks."""
+    folder = uri.join(run, "skipped")
+    skipped = {}
+    for name in uri.names(folder, options):
+        skipped.update(json.loads(uri.read_or_none(uri.join(folder, name), options) or b"{}"))
+    return dict(sorted(skipped.items()))
 
 
 def pick_device(name: str) -> str:
-    """`auto` is the first of cuda, mps, cpu that works here."""
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """`auto` is the first of cuda, mps, cpu that works here. Raises UsageError for one that does not."""
+    working = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(kind for kind, works in working.items() if works)
+    if not working.get(name.partition(":")[0], False):
+        raise UsageError(
+            f"device {name!r} is not available here; choose from auto, {', '.join(k for k, w in working.items() if w)}"
+        )
+    return name
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -140,16 +209,5 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if fast else None
 
 
-class JsonLines:
-    """Appends one JSON object a line, with the time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __call__(self, values: Mapping[str, object]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time(), 1), **values}) + "\n")
-
-
-def _log_line(numbers: Mapping[str, float]) -> None:
+def log_line(numbers: Mapping[str, float]) -> None:
     log.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in numbers.items()))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from artgen.metrics.pairs import psnr
 from artgen.models.spec import Restorer
+from artgen.storage import atomic, uri
 from artgen.training.data import stable_seed
 from artgen.training.degrade import OPERATORS
 
@@ -30,12 +31,16 @@ TASKS = (
 
 @torch.no_grad()
 def validate(
-    restorer: Restorer, pictures: Sequence[np.ndarray], panel: Path | None, dtype: torch.dtype | None = None
+    restorer: Restorer,
+    pictures: Sequence[np.ndarray],
+    panel: str | None,
+    dtype: torch.dtype | None = None,
+    options: uri.Options | None = None,
 ) -> dict[str, float]:
     """Mean PSNR over the centre crops (up to 192 px) of the pictures for every task, keyed "noise-25-grey".
 
     pictures: uint8, H x W or H x W x 3, at least one. A grey model is not asked about colour. Writes a PNG
-    with one row of input, output and target for each task when `panel` is given.
+    with one row of input, output and target for each task to the path or URL `panel`. Raises StorageError.
     """
     scores, rows = {}, []
     for kind, strength, colours in TASKS:
@@ -50,7 +55,7 @@ def validate(
         scores[f"{kind}-{strength:g}-{colours}"] = sum(psnr(y, x) for _, y, x in triples) / len(triples)
         rows.append(torch.cat([t.expand(-1, 3, -1, -1) for t in triples[len(rows) % len(triples)]], dim=3))
     if panel is not None:
-        _write_panel(rows, panel)
+        atomic.write(panel, _sheet(rows), options)
     return scores
 
 
@@ -71,11 +76,12 @@ def _centre(pixels: np.ndarray, multiple: int, *, grey: bool) -> Tensor:
     return torch.from_numpy(np.atleast_3d(values)).permute(2, 0, 1)[None].float().div(255)
 
 
-def _write_panel(rows: Sequence[Tensor], path: Path) -> None:
+def _sheet(rows: Sequence[Tensor]) -> bytes:
     height, width = max(row.shape[2] for row in rows), max(row.shape[3] for row in rows)
     sheet = np.full((height * len(rows), width, 3), 255, np.uint8)
     for number, row in enumerate(rows):
         pixels = row[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
         sheet[number * height : number * height + pixels.shape[0], : pixels.shape[1]] = pixels
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path)
+    file = io.BytesIO()
+    Image.fromarray(sheet).save(file, "PNG")
+    return file.getvalue()

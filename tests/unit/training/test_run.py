@@ -17,8 +17,9 @@ from artgen.models import registry
 from artgen.models.weights import load
 from artgen.training.data import Batch, Crops
 from artgen.training.loop_restorer import TrainState, train
+from artgen.training.pictures import Pictures, divide, list_sources
 from artgen.training.recipe import RestorerRecipe
-from artgen.training.run import pick_dtype, read_pictures, train_restorer
+from artgen.training.run import pick_device, pick_dtype, read_skipped, train_restorer
 from artgen.training.state import load_checkpoint, save_checkpoint
 
 TINY = {"widths": [8, 8, 8], "blocks": 1}
@@ -64,12 +65,13 @@ def fresh_state(settings: RestorerRecipe) -> TrainState:
 def test_a_run_leaves_a_model_a_log_and_a_panel(data, tmp_path):
     path = train_restorer(data, str(tmp_path / "run"), recipe())
     restorer = load(str(tmp_path / "run"))
-    assert path == tmp_path / "run" / "model.safetensors"
+    assert path == str(tmp_path / "run" / "model.safetensors")
     assert restorer.facts.damage == ("noise", "missing")
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert lines[0]["pictures"] == 3
     assert lines[0]["held_out"] == 2
     assert [line["step"] for line in lines if "loss" in line] == [3, 6]
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
     assert 5 < lines[-1]["noise-25-colour"] < 60
     assert Image.open(tmp_path / "run" / "panels" / "final.png").width >= 3 * 48
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["steps"] == 6
@@ -112,7 +114,7 @@ def test_resume_is_exact(data, tmp_path):
 
 def test_ranks_share_each_batch_between_them(data):
     settings = recipe(steps=3, report_steps=10)
-    crops = Crops(read_pictures(data, 32)[0], settings)
+    crops = Crops(Pictures(list_sources(data), 32), settings)
     asked: dict[int, set[int]] = {0: set(), 1: set()}
     for rank in (0, 1):
 
@@ -156,26 +158,55 @@ def test_the_clock_may_end_a_run(data, tmp_path):
     assert 1 <= len(steps) < 1000
 
 
-def test_unusable_pictures_are_left_out_and_named(data):
+def test_unusable_pictures_are_left_out_and_named(data, tmp_path):
     folder = Path(data)
     (folder / "broken.png").write_bytes(b"\x89PNG nothing")
     Image.new("L", (20, 200)).save(folder / "small.png")
-    Image.new("L", (64, 64)).save(folder / "grey.png")
-    pictures, skipped = read_pictures(data, 32)
-    assert len(pictures) == 6
-    assert pictures[-1].shape == (64, 64)
-    assert [(Path(path).name, reason.split()[0]) for path, reason in skipped] == [
-        ("broken.png", "cannot"),
-        ("small.png", "20x200"),
-    ]
+    Image.new("I;16", (64, 64), 257 * 100).save(folder / "grey.png")
+    train_restorer(data, str(tmp_path / "run"), recipe(holdout=0, steps=2, report_steps=1))
+    skipped = read_skipped(str(tmp_path / "run"))
+    assert {key: reason.split()[0] for key, reason in skipped.items()} == {
+        "broken.png": "DecodeFailed:",
+        "small.png": "20x200",
+    }
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["skipped_pictures"] == 2
+    with Pictures(list_sources(data), 32) as pictures:
+        found = [pictures[number] for number in range(len(pictures))]
+    assert [None if pixels is None else pixels.shape for pixels in found][5:] == [None, (64, 64), None]
+    assert found[6] is not None
+    assert (found[6] == 100).all()
 
 
-def test_nothing_to_train_on_is_a_usage_error(tmp_path):
+def test_memory_holds_only_so_many_pixels(data):
+    sources = list_sources(data)
+    with Pictures(sources, 32, kept_pixels=2 * 48 * 56) as few, Pictures(sources, 32) as all_of_them:
+        small, large = (Crops(pictures, recipe(damage={"clean": 1.0})) for pictures in (few, all_of_them))
+        assert torch.equal(small.batch(0, 15).clean, large.batch(0, 15).clean)
+        assert len(few._kept) == 2
+        assert len(all_of_them._kept) == 5
+
+
+def test_held_out_pictures_are_few_and_none_is_trained_on(data):
+    sources = list_sources(data)
+    kept, held = divide(sources, 2)
+    assert [source.key for source in held] == ["0.png", "2.png", "4.png"]
+    assert [source.key for source in kept] == ["1.png", "3.png"]
+    assert len(divide(sources * 200, 2)[1]) <= 64
+    assert divide(sources[:1], 2) == (sources[:1], sources[:1])
+    assert divide(sources, 0) == (sources, [])
+
+
+def test_nothing_to_train_on_is_a_usage_error(data, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="has no picture of 32x32"):
-        read_pictures(str(tmp_path / "empty"), 32)
-    with pytest.raises(UsageError, match="is no folder"):
-        read_pictures(str(tmp_path / "gone"), 32)
+    with pytest.raises(UsageError, match="holds no image"):
+        list_sources(str(tmp_path / "empty"))
+    with pytest.raises(UsageError, match="gone"):
+        list_sources(str(tmp_path / "gone"))
+    with pytest.raises(UsageError, match="none of 64x64 pixels"):
+        train_restorer(data, str(tmp_path / "run"), recipe(patch_px=64))
+    with pytest.raises(UsageError, match="'tpu' is not available"):
+        pick_device("tpu")
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(data, tmp_path):
@@ -192,7 +223,7 @@ def test_a_failed_save_leaves_the_last_checkpoint(tmp_path):
     save_checkpoint(state, tmp_path, facts)
     # A file stands where the next checkpoint would be put together.
     state.step = 2
-    (tmp_path / "checkpoints" / ".partial-00000002").write_text("in the way")
+    (tmp_path / "checkpoints" / "step-00000002").write_text("in the way")
     with pytest.raises(StorageError, match="the one before it is intact"):
         save_checkpoint(state, tmp_path, facts)
     assert load_checkpoint(state, tmp_path)

@@ -1,0 +1,129 @@
+"""The pictures of DATA by number: decoded when a crop first asks for one, kept in memory within a bound."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from artgen.codecs.picture import MAX_PIXELS
+from artgen.codecs.pool import GuardPool
+from artgen.errors import ImageError, UsageError
+from artgen.records import Skipped, Source
+from artgen.storage import archive, uri
+
+MOST_HELD = 64
+"""Most pictures that are kept out of training to validate on, however large DATA is."""
+DECODE_TIMEOUT_S = 300.0
+
+
+def list_sources(data: str, options: uri.Options | None = None) -> list[Source]:
+    """Every image of DATA, which is one INPUT of `artgen restore` or several with commas between them.
+
+    The order is always the same. About half a kilobyte of memory for each image. Raises UsageError when there is none.
+    """
+    parts = [data] if uri.is_local(data) and uri.exists(data) else data.split(",")
+    found = [item for part in parts for item in archive.scan(part, options) if not isinstance(item, Skipped)]
+    if not found:
+        raise UsageError(
+            f"DATA {uri.shown(data)!r} holds no image; give a folder, an archive or a bucket of pictures"
+        )
+    return found
+
+
+def divide(sources: Sequence[Source], holdout: int) -> tuple[list[Source], list[Source]]:
+    """Sources to train on and to validate on: every `holdout`-th (0: none), at most MOST_HELD, is held out.
+
+    One image alone is trained on and validated on.
+    """
+    if not holdout:
+        return list(sources), []
+    every = max(holdout, -(-len(sources) // MOST_HELD))
+    kept = [source for number, source in enumerate(sources) if number % every]
+    held = list(sources[::every])
+    return kept or held, held
+
+
+class Pictures:
+    """`pictures[i]` is uint8, H x W (grey) or H x W x 3, or None when image i cannot be used; thread-safe.
+
+    At most `kept_pixels` pixels (1 or 3 bytes each) stay in memory, the least recently used are dropped and decoded
+    again when their turn comes in the next epoch. smallest_px: images with a shorter side are left out.
+    `unusable` says of every image left out so far why. Images that cannot be read or decoded never raise; a store
+    that fails does (StorageError).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        smallest_px: int,
+        *,
+        kept_pixels: int = 1_000_000_000,
+        options: Mapping[str, Any] | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.unusable: dict[str, str] = {}
+        self._sources = sources
+        self._smallest_px = smallest_px
+        self._most = kept_pixels
+        self._reader = archive.Reader(options)
+        self._guards = GuardPool(threads, MAX_PIXELS, DECODE_TIMEOUT_S)
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._bad: set[int] = set()
+        self._pixels = 0
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __getitem__(self, number: int) -> np.ndarray | None:
+        with self._lock:
+            if number in self._bad:
+                return None
+            if number in self._kept:
+                self._kept.move_to_end(number)
+                return self._kept[number]
+        source = self._sources[number]
+        try:
+            pixels = _as_bytes(self._guards.decode(self._reader.read(source)).pixels)
+            height, width = pixels.shape[:2]
+            if min(height, width) < self._smallest_px:
+                return self._leave_out(number, f"{width}x{height} is under {self._smallest_px} pixels")
+        except ImageError as error:
+            return self._leave_out(number, f"{type(error).__name__}: {error}")
+        self._keep(number, pixels)
+        return pixels
+
+    def _leave_out(self, number: int, reason: str) -> None:
+        with self._lock:
+            self._bad.add(number)
+            self.unusable[self._sources[number].key] = reason
+
+    def _keep(self, number: int, pixels: np.ndarray) -> None:
+        with self._lock:
+            if number not in self._kept:
+                self._pixels += pixels.shape[0] * pixels.shape[1]
+            self._kept[number] = pixels
+            while self._pixels > self._most:
+                _, dropped = self._kept.popitem(last=False)
+                self._pixels -= dropped.shape[0] * dropped.shape[1]
+
+    def close(self) -> None:
+        self._guards.close()
+        self._reader.close()
+
+    def __enter__(self) -> Pictures:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _as_bytes(pixels: np.ndarray) -> np.ndarray:
+    """HxWxC of 8 or 16 bits to uint8, HxW where C = 1; 16 bits are rounded, not cut."""
+    if pixels.dtype != np.uint8:
+        pixels = ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
