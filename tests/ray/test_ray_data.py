@@ -17,7 +17,7 @@ import ray
 from artgen.commands.restore import restore
 from artgen.config import RestoreConfig
 from artgen.console import Console
-from artgen.engines import ray_cluster, ray_data
+from artgen.engines import ray_cluster
 from artgen.engines.ray_data import RayEngine
 from artgen.engines.ray_worker import Worker
 from artgen.errors import UsageError
@@ -159,7 +159,7 @@ def test_other_weights_on_a_node_are_refused(
 
 
 def test_nothing_left_to_do_starts_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_data.ray_cluster, "start_private", lambda *_: pytest.fail("a cluster was started"))
+    monkeypatch.setattr(ray_cluster, "start_private", lambda *_: pytest.fail("a cluster was started"))
     source = pictures.write_folder(tmp_path / "in", pictures.files(2))
     assert run(source, tmp_path / "out", "local") == 0
     assert run(source, tmp_path / "out") == 0

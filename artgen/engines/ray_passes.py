@@ -1,0 +1,156 @@
+"""One run as passes of Ray Data: a pass carries units over a pool of actors, what it lost is done again in the next."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+from ray.data.exceptions import ExecutionTimeoutError, SystemException
+from ray.exceptions import RayError
+
+from artgen.engines import ray_cluster, ray_isolation
+from artgen.engines.ray_isolation import Task
+from artgen.engines.ray_worker import Answer, Orders, Worker
+from artgen.errors import RunError
+from artgen.records import Outcome
+from artgen.sinks import manifest
+from artgen.storage import atomic, uri
+from artgen.storage import ledger as ledgers
+from artgen.storage.ledger import Ledger
+from artgen.work import unit as work
+from artgen.work.plan import PlanReader, UnitRef
+
+if TYPE_CHECKING:
+    from artgen.work.unit import Publish
+
+# A run ends with a RunError when so many images have killed their workers (then the machines are to blame), ...
+MOST_DIED = 100
+# ... when a first pass of at least so many units ends without one done, ...
+FEWEST_UNITS = 8
+# ... or when so many passes in a row broke off without one done (no machine, no room, the cluster gone).
+MOST_BROKEN = 3
+# A pass breaks off when nothing is done for this time, and this for each image of a unit, beside --image-timeout.
+STALL_S, STALL_IMAGE_S = 120.0, 10.0
+_RAY_ERRORS = (RayError, ExecutionTimeoutError, SystemException, ConnectionError)
+
+
+def passes(tasks: list[Task], orders: Orders, workers: str, worker_class: type[Worker]) -> Iterator[Outcome | str]:
+    """Runs Ray Data pipelines until all tasks are committed: outcomes, and messages for the person who waits.
+
+    Raises RunError.
+    """
+    alone, broken, died = False, 0, 0
+    crashes: dict[str, str] = {}
+    while tasks:
+        said: set[str] = set()
+        reason = ""
+        try:
+            for answer in _pass(tasks, orders, alone, workers, worker_class):
+                if answer.outcome is None:
+                    crashes[answer.unit] = answer.crash
+                    continue
+                said.add(answer.unit)
+                yield answer.outcome
+        except _RAY_ERRORS as error:
+            reason = first_line(error)
+        ledger = Ledger(orders.publish.output, orders.publish.options)
+        lost = {task: ray_isolation.left(task.ref, ledger) for task in tasks}
+        yield from _unsaid(lost, said)
+        done = sum(1 for parts in lost.values() if not parts)
+        broken = broken + 1 if reason and not done else 0
+        if broken == MOST_BROKEN:
+            raise RunError(f"Ray broke off {MOST_BROKEN} times without a unit done: {reason}")
+        if not alone and not reason and not done and len(tasks) >= FEWEST_UNITS:
+            why = next(iter(crashes.values()), "their processes were killed, crashed or ran out of memory")
+            raise RunError(f"all {len(tasks)} units ended their workers, so no image is to blame: {why}")
+        tasks, culprits = ray_isolation.replan(lost, alone=alone and not reason)
+        died += len(culprits)
+        if died > MOST_DIED:
+            raise RunError(f"more than {MOST_DIED} images ended their workers: look at the machines first")
+        for ref in culprits:
+            yield _give_up(ref, orders, crashes.get(ref.id, ""))
+        if tasks:
+            alone = alone or not reason
+            images = sum(task.ref.images for task in tasks)
+            why = f" ({reason})" if reason else ""
+            yield f"{images} images were lost with their workers{why}; doing them again"
+        elif alone:
+            atomic.sweep(orders.publish.output)  # what the dead left
+
+
+def _pass(
+    tasks: list[Task], orders: Orders, alone: bool, workers: str, worker_class: type[Worker]
+) -> Iterator[Answer]:  # fmt: skip
+    """One Ray Data pipeline over `tasks`: a block for each unit, so that is all that is lost with it. Ray retries
+    nothing: its own retries never end, or hang where a node stays away."""
+    job = orders.job
+    pool = ray_cluster.pool(workers, job.device)
+    most = min(pool.most, len(tasks))
+    orders = replace(orders, threads=pool.cpus)
+    calls = 2 if pool.cpus > 1 and not alone else 1  # the next unit starts while one ends
+    strategy = ActorPoolStrategy(
+        min_size=min(pool.least, most), max_size=most, max_tasks_in_flight_per_actor=1 if alone else 2 * calls,
+        max_concurrent_calls_per_actor=calls, enable_true_multi_threading=calls > 1,
+    )  # fmt: skip
+    context = DataContext.get_current()
+    context.max_errored_blocks = -1
+    context.enable_progress_bars = context.print_on_execution_start = False
+    context.max_consecutive_actor_init_deaths = 2 * most
+    stall_s = STALL_S + job.image_timeout + STALL_IMAGE_S * max(task.ref.images for task in tasks)
+    context.execution_no_progress_timeout_s = stall_s if job.image_timeout else -1
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # the file in Ray's session folder keeps all
+            handler.setLevel(logging.CRITICAL + 1)
+    rows = ray.data.from_items([asdict(task.ref) for task in tasks], override_num_blocks=len(tasks))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        answers = rows.map(
+            cast(Any, worker_class), fn_constructor_args=(orders,), compute=strategy, num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None, max_restarts=-1, max_task_retries=0,
+        )  # fmt: skip
+    hosts: set[str] = set()
+    for row in answers.iter_rows():
+        answer = Answer.from_row(row)
+        answer.raise_error()
+        if answer.outcome is not None and answer.host not in hosts:
+            hosts.add(answer.host)
+            _check_seen(answer, orders.publish)
+        yield answer
+
+
+def _check_seen(answer: Answer, publish: Publish) -> None:
+    if not uri.exists(ledgers.part_uri(publish.output, answer.unit), publish.options):
+        raise RunError(
+            f"{answer.host} has done unit {answer.unit}, but OUTPUT {publish.output} does not show it here: on a cluster "
+            "OUTPUT must lie where every node sees it, as on s3:// or a shared file system"
+        )
+
+
+def _unsaid(lost: dict[Task, list[UnitRef]], said: set[str]) -> Iterator[Outcome]:
+    """Units that were committed by a worker that died before it could say so, or by another run: counted, the rest unknown."""
+    for task, parts in lost.items():
+        images = task.ref.images - sum(part.images for part in parts)
+        if images and task.ref.id not in said:
+            yield Outcome(task.ref.id, images, 0, 0, 0, 0, 0.0)
+
+
+def _give_up(ref: UnitRef, orders: Orders, crash: str) -> Outcome:
+    """Commits the failed row of an image that kills its worker."""
+    publish = orders.publish
+    (entry,) = PlanReader(orders.plan_folder, publish.options).load(ref).entries
+    row = ray_isolation.died(entry, orders.job, ref.id, crash)
+    if publish.on_error == "stop":
+        raise RunError(
+            f"{row.key}: {row.error_type}: {row.error_message} (--on-error stop; the same command resumes)"
+        )
+    manifest.write(publish.output, ref.id, [row], publish.options)
+    return work.outcome(ref.id, [row])
+
+
+def first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:300]
