@@ -181,7 +181,8 @@ def warm(source: Path, work: Path, rounds: int) -> dict[str, float]:
 
 def local_engine(source: Path, out: Path) -> float:
     """Seconds of the local engine from the first unit to the last commit."""
-    from artgen.commands.restore import make_job, prepare_output, settings_of
+    from artgen.commands.places import check_output
+    from artgen.commands.restore import make_job, settings_of
     from artgen.config import RestoreConfig
     from artgen.console import Console
     from artgen.engines.local import LocalEngine
@@ -195,7 +196,7 @@ def local_engine(source: Path, out: Path) -> float:
     config = RestoreConfig(input=str(source), output=str(out), engine="local")
     with Listing(config.input, archive.scan(config.input)) as listed, closing(LocalEngine(config, 10**6)) as engine:
         restorer, job = make_job(config)
-        prepare_output(config)
+        check_output(config)
         plan = plans.prepare(listed, config.output, settings_of(config, job))
         refs = list(plan.pending(Ledger(config.output)))
         publish = Publish(config.output, config.to)

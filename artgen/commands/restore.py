@@ -10,15 +10,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from artgen.commands.places import check_output, check_places, clear_output, place, told
 from artgen.config import RestoreConfig
 from artgen.console import Console
-from artgen.errors import RunError, StorageError, UsageError
-from artgen.records import Outcome
+from artgen.errors import RunError, UsageError
+from artgen.records import Outcome, Skipped, Source
 from artgen.storage import archive, atomic, uri
 from artgen.storage.ledger import Ledger
 from artgen.work import plan as plans
 from artgen.work import runlog
 from artgen.work.listing import Listing
+from artgen.work.lock import only_driver
 from artgen.work.plan import Plan
 from artgen.work.runlog import Tally
 
@@ -38,33 +40,37 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
     """
     check_places(config)
     with TemporaryDirectory(prefix="artgen-index-") as scratch, closing(list_input(config, scratch)) as listed:
-        if config.masks is not None and not listed.masked:
-            raise UsageError(
-                f"no mask in {config.masks} has the relative path of an image in {config.input}: check --masks"
-            )
+        check_found(config, listed)
         with closing(open_engine(config, listed.count())) as engine:
             restorer, job = make_job(config)
             settings = settings_of(config, job)
             if dry_run:
                 console.result(describe(config, engine.name, listed, settings))
                 return 0
-            prepare_output(config)
-            keep_indexes(scratch, config)
-            plan = plans.prepare(
-                listed, config.output, settings, unit_images=config.unit_images,
-                retry_failed=config.retry_failed, options=config.storage_options,
-            )  # fmt: skip
-            for skipped in listed.first_skipped[:5]:
-                console.say(f"skipped {skipped.key}: {skipped.reason}")
-            return carry(engine, plan, restorer, job, config, console)
+            check_output(config)
+            with only_driver(config.output):
+                clear_output(config)
+                keep_indexes(scratch, config)
+                plan = plans.prepare(
+                    listed, config.output, settings, unit_images=config.unit_images,
+                    retry_failed=config.retry_failed, options=config.storage_options,
+                )  # fmt: skip
+                for skipped in listed.first_skipped[:5]:
+                    console.say(f"skipped {skipped.key!r}: {skipped.reason}")
+                return carry(engine, plan, restorer, job, config, console)
 
 
 def list_input(config: RestoreConfig, scratch: str) -> Listing:
     """INPUT and masks; seek points of .tar.gz archives go to `scratch` unless an earlier run kept them in OUTPUT."""
     options, kept = config.storage_options, indexes_of(config)
     cache_dir = kept if uri.exists(kept, options) else scratch
-    masks = None if config.masks is None else archive.scan(config.masks, options, cache_dir=cache_dir)
-    return Listing(config.input, archive.scan(config.input, options, cache_dir=cache_dir), masks)
+    masks = None if config.masks is None else _scan(config.masks, config, cache_dir)
+    return Listing(place(config.input), _scan(config.input, config, cache_dir), masks)
+
+
+def _scan(source: str, config: RestoreConfig, cache_dir: str) -> Iterator[Source | Skipped]:
+    """OUTPUT is left out: a glob may match it too."""
+    return archive.scan(source, config.storage_options, cache_dir=cache_dir, exclude=config.output)
 
 
 def indexes_of(config: RestoreConfig) -> str:
@@ -98,7 +104,7 @@ def carry(
         console.end()
     run = runlog.run_facts(engine.name, job.device, tally, started, time.monotonic() - clock, ended)
     model = {"name": job.model, "sha256": job.model_sha256, "facts": asdict(restorer.facts)}
-    runlog.write(plan, asdict(config), model, run, config.storage_options)
+    runlog.write(plan, told(config), model, run, config.storage_options)
     return conclude(plan, config, run, console)
 
 
@@ -120,7 +126,7 @@ def conclude(plan: Plan, config: RestoreConfig, run: dict[str, Any], console: Co
 
     totals = manifest.totals(config.output, config.storage_options)
     facts = {
-        "output": config.output,
+        "output": uri.shown(config.output),
         "run": run,
         "images": totals["ok"] + totals["failed"],
         "failed": totals["failed"],
@@ -216,7 +222,8 @@ def settings_of(config: RestoreConfig, job: RestoreJob) -> dict[str, Any]:
     return {
         "pipeline": PIPELINE, "model": config.model, "model_sha256": job.model_sha256, "precision": job.precision,
         "tile": options.tile, "overlap": options.overlap, "strength": options.strength, "ensemble": options.ensemble,
-        "keep_unmasked": options.keep_unmasked, "masks": config.masks, "mask_from_alpha": config.mask_from_alpha,
+        "keep_unmasked": options.keep_unmasked, "masks": config.masks and place(config.masks),
+        "mask_from_alpha": config.mask_from_alpha,
         "extension": EXTENSIONS[config.format], "quality": config.quality if lossy else None, "to": sorted(config.to),
     }  # fmt: skip
 
@@ -226,35 +233,20 @@ def describe(config: RestoreConfig, engine: str, listed: Listing, settings: dict
     images = listed.count()
     size = config.unit_images or plans.default_unit_images(images)
     return {
-        "input": config.input, "output": config.output, "images": images, "skipped": listed.skipped, "masked": listed.masked,
+        "input": uri.shown(config.input), "output": uri.shown(config.output), "images": images,
+        "skipped": listed.skipped, "masked": listed.masked,
         "unit_images": size, "units": -(-images // size), "engine": engine, "workers": config.workers, "settings": settings,
     }  # fmt: skip
 
 
-def check_places(config: RestoreConfig) -> None:
-    """INPUT and OUTPUT must be two places, so that no run reads what it writes."""
-    source, target = uri.normal(config.input), uri.normal(config.output)
-    if source == target or target.startswith(source.rstrip("/") + "/"):
-        raise UsageError(f"OUTPUT {config.output} lies in INPUT {config.input}: choose an OUTPUT outside of it")
-
-
-def prepare_output(config: RestoreConfig) -> None:
-    """Refuses an OUTPUT that cannot be written or that artgen did not make; on --overwrite clears the one it did.
-
-    Rows go first: a crash in between leaves pictures without rows, which are planned again.
-    """
-    options = config.storage_options
-    try:
-        found = uri.names(config.output, options)
-    except StorageError as error:
-        raise UsageError(f"OUTPUT {config.output} cannot be used: {error}") from error
-    if found and "_artgen" not in found:
+def check_found(config: RestoreConfig, listed: Listing) -> None:
+    """A run over nothing is a mistake in the command, not a success."""
+    shown = uri.shown(config.input)
+    if not listed.count():
+        first = ", ".join(f"{item.key!r} ({item.reason})" for item in listed.first_skipped[:3])
+        held = f"only {listed.skipped} other files, such as {first}" if listed.skipped else "nothing at all"
+        raise UsageError(f"INPUT {shown} holds no image: {held}")
+    if config.masks is not None and not listed.masked:
         raise UsageError(
-            f"OUTPUT {config.output} is not empty and was not made by artgen: choose an empty or new folder "
-            "(nothing was changed)"
+            f"no mask in {uri.shown(config.masks)} has the relative path of an image in {shown}: check --masks"
         )
-    atomic.check_writable(uri.join(config.output, "_artgen"), options)
-    atomic.sweep(config.output)
-    if config.overwrite:
-        for name in ("_artgen/current.json", "manifest", "images", "parquet", "shards", "report.html", "_artgen"):
-            uri.remove(uri.join(config.output, *name.split("/")), options)

@@ -30,7 +30,7 @@ class Listing:
         self.root = root
         self.skipped = 0
         self.first_skipped: list[Skipped] = []
-        self.masked = 0
+        self.masked = self.changed = 0
         # An empty name makes SQLite keep the database in memory and spill it to a temporary file as it grows.
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(
@@ -39,6 +39,7 @@ class Listing:
             "CREATE TABLE mask(stem TEXT PRIMARY KEY, key, uri, kind, offset, size, detail, version, problem);"
             "CREATE TABLE done(key TEXT PRIMARY KEY, name TEXT, unit TEXT);"
             "CREATE TABLE earlier(key TEXT PRIMARY KEY, attempts INTEGER);"
+            "CREATE TABLE stale(unit TEXT, key TEXT, attempts INTEGER, output_uri TEXT);"
         )
         self._add_sources(found)
         if masks is not None:
@@ -98,18 +99,21 @@ class Listing:
         return hasher.hexdigest()
 
     def subtract_done(self, output: str, *, retry_failed: bool, options: dict[str, Any] | None = None) -> None:
-        """Leaves out the sources that have a row of the same version in OUTPUT.
-
-        Rows of changed sources (and failed ones on `retry_failed`) are dropped from OUTPUT with their pictures, so that in
-        the end every key has one row; that order is safe because a key without a row is planned again.
-        """
+        """Leaves out the sources that have a row of the same version in OUTPUT; `changed` counts those of another."""
+        self.changed = 0
         self._db.execute("DELETE FROM done")
         self._db.execute("DELETE FROM earlier")
-        self._db.execute("CREATE TEMP TABLE stale(unit TEXT, key TEXT, attempts INTEGER, output_uri TEXT)")
+        self._db.execute("DELETE FROM stale")
         columns = ["key", "source_version", "status", "output_name", "output_uri", "attempts", "unit"]
         for batch in manifest.read(output, columns=columns, options=options):
             for row in batch.to_pylist():
                 self._take_row(row, retry_failed)
+
+    def drop_stale(self, output: str, options: dict[str, Any] | None = None) -> None:
+        """Drops from OUTPUT the rows and pictures that `subtract_done` found of changed sources (and failed rows on its
+        `retry_failed`), so that in the end every key has one row. Dying on the way is safe: a key without a row is
+        planned again.
+        """
         for (unit,) in self._db.execute("SELECT DISTINCT unit FROM stale ORDER BY unit").fetchall():
             keys = {key for (key,) in self._db.execute("SELECT key FROM stale WHERE unit = ?", (unit,))}
             query = "SELECT output_uri FROM stale WHERE unit = ? AND output_uri LIKE ?"
@@ -118,7 +122,6 @@ class Listing:
             for sink in (parquet, shards, manifest):
                 sink.drop(output, unit, keys, options)
         self._db.execute("INSERT OR REPLACE INTO earlier SELECT key, max(attempts) FROM stale GROUP BY key")
-        self._db.execute("DROP TABLE stale")
 
     def _take_row(self, row: dict[str, Any], retry_failed: bool) -> None:
         known = self._db.execute("SELECT version FROM source WHERE key = ?", (row["key"],)).fetchone()
@@ -127,6 +130,7 @@ class Listing:
             known[0] if mask is None else f"{known[0]}|{mask.version}"
         )
         retried = known is not None and retry_failed and row["status"] == "failed"
+        self.changed += changed
         if changed or retried:
             stale = (row["unit"], row["key"], row["attempts"], row["output_uri"])
             self._db.execute("INSERT INTO stale VALUES (?,?,?,?)", stale)

@@ -141,12 +141,14 @@ def prepare(
 ) -> Plan:  # fmt: skip
     """The plan for this listing and these settings: the one in OUTPUT if it still holds, else a new one.
 
-    Raises UsageError if OUTPUT was made with other settings. `retry_failed` drops failed rows, so they are planned again.
+    Raises UsageError if OUTPUT was made with other settings, or of another INPUT with the same names. `retry_failed`
+    drops failed rows, so they are planned again.
     """
     settings_uri = uri.join(output, "_artgen", "settings.json")
     before = _read_json(settings_uri, options)
+    root = None if before is None else before.pop("input", None)
     if before is None:
-        atomic.write(settings_uri, _json(settings), options)
+        atomic.write(settings_uri, _json({**settings, "input": listed.root}), options)
     elif changes := settings_difference(before, settings):
         raise UsageError(
             f"{output} was made with other settings ({'; '.join(changes)}): "
@@ -156,8 +158,14 @@ def prepare(
     held = current(output, options)
     if held is not None and held.listing == digest and not retry_failed:
         return held
-    uri.remove(uri.join(output, "_artgen", "current.json"), options)
     listed.subtract_done(output, retry_failed=retry_failed, options=options)
+    if listed.changed and root is not None and root != listed.root:
+        raise UsageError(
+            f"{output} was made from {root}, and {listed.changed} images of {listed.root} bear the names of other ones in "
+            "it, which would be replaced: use the same INPUT, another OUTPUT, or --overwrite to start it anew"
+        )
+    uri.remove(uri.join(output, "_artgen", "current.json"), options)
+    listed.drop_stale(output, options)
     return _write(listed, output, settings, digest, unit_images, options)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
+from artgen.commands.places import told
+from artgen.config import RestoreConfig
+from artgen.work.lock import only_driver
 from tests import pictures
-from tests.runs import artgen_here, rows
+from tests.runs import artgen_here, rows, shas
 
 IDENTITY = ("--model", "identity", "--workers", "1")
 
@@ -30,3 +35,61 @@ def test_a_picture_whose_source_is_now_broken_does_not_stand_in_for_it(tmp_path:
     (source / "a.png").write_bytes(b"broken since")
     assert artgen_here("restore", source, tmp_path / "out", *IDENTITY).returncode == 3
     assert not (tmp_path / "out/images/a.png").exists()
+
+
+def test_overwrite_never_clears_its_own_input(tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", {"a.png": pictures.png(pictures.picture(1))})
+    output = tmp_path / "out"
+    assert artgen_here("restore", source, output, *IDENTITY).returncode == 0
+    result = artgen_here("restore", output / "images", output, *IDENTITY, "--overwrite")
+    assert result.returncode == 2
+    assert "lies in OUTPUT" in result.stderr
+    assert (output / "images/a.png").exists()
+
+
+def test_a_glob_that_matches_output_does_not_restore_it_again(tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", {"a.png": pictures.png(pictures.picture(1))})
+    for _ in range(2):
+        assert artgen_here("restore", f"{source}/*", source / "out", *IDENTITY).returncode == 0
+        assert [row["key"] for row in rows(source / "out")] == ["a.png"]
+
+
+def test_pictures_of_another_input_are_not_replaced_silently(tmp_path: Path) -> None:
+    first = pictures.write_folder(tmp_path / "first", {"a.png": pictures.png(pictures.picture(1))})
+    other = pictures.write_folder(tmp_path / "other", {"a.png": pictures.png(pictures.picture(2))})
+    more = pictures.write_folder(tmp_path / "more", {"b.png": pictures.png(pictures.picture(3))})
+    output = tmp_path / "out"
+    assert artgen_here("restore", first, output, *IDENTITY).returncode == 0
+    before = shas(output)
+    result = artgen_here("restore", other, output, *IDENTITY)
+    assert result.returncode == 2
+    assert str(first) in result.stderr
+    assert shas(output) == before
+    assert artgen_here("restore", f"{tmp_path}/./first/", output, *IDENTITY).returncode == 0
+    assert artgen_here("restore", more, output, *IDENTITY).returncode == 0
+    assert sorted(shas(output)) == ["a.png", "b.png"]
+
+
+def test_an_input_without_an_image_is_a_mistake(tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", {"notes.txt": b"hello"})
+    result = artgen_here("restore", source, tmp_path / "out", *IDENTITY)
+    assert result.returncode == 2
+    assert "notes.txt" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_driver_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", {"a.png": pictures.png(pictures.picture(1))})
+    output = tmp_path / "out"
+    (output / "_artgen").mkdir(parents=True)
+    with only_driver(str(output)):
+        result = artgen_here("restore", source, output, *IDENTITY)
+        assert result.returncode == 2
+        assert f"process {os.getpid()}" in result.stderr
+    assert artgen_here("restore", source, output, *IDENTITY).returncode == 0
+
+
+def test_passwords_in_addresses_are_not_kept(tmp_path: Path) -> None:
+    config = RestoreConfig(input="s3://id:hidden@bucket/in?sig=hidden", output="s3://id:hidden@bucket/out")
+    assert told(config)["input"] == "s3://bucket/in"
+    assert "hidden" not in json.dumps(told(config))

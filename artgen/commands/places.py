@@ -1,0 +1,67 @@
+"""INPUT, masks and OUTPUT of a run: that they lie apart, what is told of them, and OUTPUT made ready."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from artgen.config import RestoreConfig
+from artgen.errors import StorageError, UsageError
+from artgen.storage import atomic, uri
+from artgen.work.lock import NAME as LOCK
+
+_PLACES = ("input", "output", "masks")
+
+
+def place(source: str) -> str:
+    """What is told and compared of an address: one spelling, and no passwords or signed query strings."""
+    return uri.shown(uri.normal(source))
+
+
+def told(config: RestoreConfig) -> dict[str, Any]:
+    """The configuration as run.json keeps it: without secrets."""
+    places = {name: value and uri.shown(value) for name, value in asdict(config).items() if name in _PLACES}
+    return {**asdict(config), **places}
+
+
+def check_places(config: RestoreConfig) -> None:
+    """INPUT, masks and OUTPUT must be apart, so that no run reads what it writes, or clears what it reads."""
+    target = uri.normal(config.output)
+    for name, given in (("INPUT", config.input), ("--masks", config.masks)):
+        if given is None:
+            continue
+        source, shown, output = uri.normal(given), uri.shown(given), uri.shown(config.output)
+        if source == target or target.startswith(source.rstrip("/") + "/"):
+            raise UsageError(f"OUTPUT {output} lies in {name} {shown}: choose an OUTPUT outside of it")
+        if source.startswith(target.rstrip("/") + "/"):
+            raise UsageError(f"{name} {shown} lies in OUTPUT {output}: choose another OUTPUT")
+
+
+def check_output(config: RestoreConfig) -> None:
+    """Refuses an OUTPUT that cannot be written or that artgen did not make."""
+    options, shown = config.storage_options, uri.shown(config.output)
+    try:
+        found = uri.names(config.output, options)
+    except StorageError as error:
+        raise UsageError(f"OUTPUT {shown} cannot be used: {error}") from error
+    if found and "_artgen" not in found:
+        raise UsageError(
+            f"OUTPUT {shown} is not empty and was not made by artgen: choose an empty or new folder "
+            "(nothing was changed)"
+        )
+    atomic.check_writable(uri.join(config.output, "_artgen"), options)
+
+
+def clear_output(config: RestoreConfig) -> None:
+    """Removes what killed processes left; on --overwrite all that artgen made.
+
+    Rows go first: a crash in between leaves pictures without rows, which are planned again.
+    """
+    options = config.storage_options
+    atomic.sweep(config.output)
+    if config.overwrite:
+        for name in ("_artgen/current.json", "manifest", "images", "parquet", "shards", "report.html"):
+            uri.remove(uri.join(config.output, *name.split("/")), options)
+        for name in uri.names(uri.join(config.output, "_artgen"), options):
+            if name != LOCK:
+                uri.remove(uri.join(config.output, "_artgen", name), options)
