@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     _add_damage(commands)
     _add_report(commands)
     _add_evaluate(commands)
+    _add_train(commands)
     _add_demo(commands)
     return top
 
@@ -213,6 +214,26 @@ def _evaluate_restorer(args: dict[str, Any], console: Console) -> int:
     if "storage_options" in args:
         args["storage_options"] = _json_table(args["storage_options"])
     return evaluate_restorer(args, console)
+
+
+def _add_train(commands: Any) -> None:
+    text = "Train a network; the same command goes on after an interruption."
+    kinds = commands.add_parser("train", help=text, description=text).add_subparsers(required=True, metavar="KIND")
+    command = _command(kinds, "restorer", _train_restorer, "Train a restorer: pictures in, a run folder out.")
+    command.add_argument("data", help="as INPUT of restore; several with commas between them")
+    command.add_argument(
+        "folder", help="folder or URL of the run; artgen restore --model RUN uses it", metavar="RUN"
+    )
+    _flag(command, "--recipe", "article, default, dncnn or a TOML file of recipe keys", metavar="NAME|FILE.toml")
+    _add_shared(command)
+
+
+def _train_restorer(args: dict[str, Any], console: Console) -> int:
+    from artgen.commands.train import train_restorer
+
+    if "storage_options" in args:
+        args["storage_options"] = _json_table(args["storage_options"])
+    return train_restorer(args, console)
 
 
 def _add_demo(commands: Any) -> None:

@@ -1,0 +1,202 @@
+"""`artgen train restorer`: a recipe, a place, an engine; the same command goes on after anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from artgen.config import load, worker_range
+from artgen.console import Console
+from artgen.errors import RunError, UsageError
+from artgen.storage import atomic, uri
+from artgen.training.recipe import RestorerRecipe, load_recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """What says where and how a run is trained; what decides its weights is in the recipe.
+
+    data: INPUTs as of `artgen restore`, separated by commas. workers: processes that train together, N or MIN:MAX.
+    """
+
+    data: str
+    folder: str
+    engine: Literal["auto", "local", "ray"] = "auto"
+    address: str | None = None
+    workers: str = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    storage_options: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        wanted = worker_range(self.workers)
+        if self.engine == "local" and self.address is not None:
+            raise UsageError(f"--engine local takes no cluster address ({self.address!r}): drop one of the two")
+        if self.engine == "local" and wanted is not None and wanted[1] > 1:
+            raise UsageError(f"--engine local trains in one process, not {self.workers}: use --engine ray")
+
+
+def train_restorer(args: dict[str, Any], console: Console) -> int:
+    """Runs `artgen train restorer` and returns its exit code: 0 done, 1 to be gone on with by the same command.
+
+    args: flags that were given. Recipe keys come from --recipe, then --config, then flags, then --set, the last wins.
+    Raises UsageError (exit code 2) before anything is started.
+    """
+    dry_run = args.pop("dry_run", False)
+    config, recipe = settings(args)
+    check_places(config)
+    engine = _engine(config)
+    from artgen.training.pictures import divide, list_sources
+    from artgen.training.state import last_step
+
+    kept, held = divide(list_sources(config.data, config.storage_options), recipe.holdout)
+    facts = {
+        "run": config.folder, "images": len(kept), "held_out": len(held), "engine": engine, "workers": config.workers,
+        "step": last_step(config.folder, config.storage_options), "recipe": dataclasses.asdict(recipe),
+    }  # fmt: skip
+    if dry_run:
+        console.result(facts)
+        return 0
+    _prepare(config)
+    going_on = f", going on from step {facts['step']}" if facts["step"] else ""
+    console.say(f"training {recipe.model!r} on {len(kept)} images, {len(held)} held out{going_on}")
+    ended = _run(engine, config, recipe, console)
+    return _conclude(config, recipe, ended, console)
+
+
+def settings(args: Mapping[str, Any]) -> tuple[TrainConfig, RestorerRecipe]:
+    """Flags, file and --set, divided into where to train and what. Raises UsageError for an unknown key."""
+    args = dict(args)
+    name, file, sets = args.pop("recipe", "default"), args.pop("config", None), args.pop("set", None) or []
+    pairs = [text.partition("=") for text in sets]
+    for text, (_, equals, _) in zip(sets, pairs, strict=True):
+        if not equals:
+            raise UsageError(f"--set {text!r} is not KEY=VALUE")
+    values = {**_file(file), **args, **{key.strip(): _value(text) for key, _, text in pairs}}
+    values = {key.replace("-", "_"): value for key, value in values.items()}
+    where = {field.name for field in dataclasses.fields(TrainConfig)}
+    changes = {key: value for key, value in values.items() if key not in where}
+    if isinstance(changes.get("seed"), str):
+        changes["seed"] = _value(changes["seed"])
+    config = load(TrainConfig, {key: value for key, value in values.items() if key in where})
+    return config, load_recipe(name, changes)
+
+
+def _file(file: str | None) -> dict[str, Any]:
+    import tomllib
+    from pathlib import Path
+
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(Path(file).read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read --config {file!r}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {file!r} is not valid TOML: {error}") from error
+
+
+def _value(text: str) -> Any:
+    """Numbers, true, tables as JSON; anything else is text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def check_places(config: TrainConfig) -> None:
+    """RUN must be empty, new or a run, and lie outside DATA, so that no run trains on what it writes."""
+    target, options = uri.normal(config.folder), config.storage_options
+    for part in config.data.split(","):
+        source = uri.normal(part)
+        if target == source or target.startswith(source.rstrip("/") + "/"):
+            raise UsageError(f"RUN {config.folder} lies in DATA {part}: choose a RUN outside of it")
+    found = uri.names(config.folder, options)
+    if found and not {"recipe.json", "checkpoints"} & set(found):
+        raise UsageError(
+            f"RUN {config.folder} is not empty and no run of artgen: choose an empty or new folder (nothing was changed)"
+        )
+
+
+def _prepare(config: TrainConfig) -> None:
+    atomic.check_writable(config.folder, config.storage_options)
+    atomic.sweep(config.folder)
+
+
+def _engine(config: TrainConfig) -> str:
+    """`auto`: Ray for several workers, several GPUs or a cluster (named, or the one whose job this is), else here."""
+    if config.engine != "auto":
+        return config.engine
+    wanted = worker_range(config.workers)
+    if config.address is not None or os.environ.get("RAY_ADDRESS") or (wanted is not None and wanted[1] > 1):
+        return "ray"
+    import torch
+
+    several = config.device in ("auto", "cuda") and torch.cuda.device_count() > 1 and wanted is None
+    return "ray" if several else "local"
+
+
+def _run(engine: str, config: TrainConfig, recipe: RestorerRecipe, console: Console) -> str:
+    """Trains; returns how it ended: `done`, `interrupted`, or the error that the same command may overcome."""
+    tell = Progress(console, recipe)
+    try:
+        if engine == "ray":
+            from artgen.engines import ray_train
+
+            ray_train.train(config, recipe, tell, console)
+        else:
+            from artgen.engines.local import MOST_FEEDERS, cores
+            from artgen.training import run
+
+            device = run.pick_device(config.device)
+            feeders = 1 if device == "cpu" else min(cores(), MOST_FEEDERS)
+            run.train_restorer(
+                config.data, config.folder, recipe, device=device, report=tell, rank=run.Rank(threads=feeders),
+                options=config.storage_options,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        return "interrupted"
+    except RunError as error:
+        return f"{type(error).__name__}: {error}"
+    return "done"
+
+
+class Progress:
+    """One line for each report: how far, how well, how fast, how long still."""
+
+    def __init__(self, console: Console, recipe: RestorerRecipe) -> None:
+        self._console, self._recipe = console, recipe
+
+    def __call__(self, numbers: Mapping[str, float]) -> None:
+        left = round(numbers["left_s"])
+        scores = "".join(f"  {key} {numbers[key]:.2f} dB" for key in numbers if key.endswith(("-colour", "-grey")))
+        skipped = f"  {numbers['skipped']:.0f} steps skipped" if numbers["skipped"] else ""
+        self._console.say(
+            f"step {numbers['step']:.0f} ({100 * numbers['progress']:.1f} %)  loss {numbers['loss']:.4g}  "
+            f"{numbers['images_per_s']:.1f} images/s  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+            f"{skipped}{scores}"
+        )
+
+
+def _conclude(config: TrainConfig, recipe: RestorerRecipe, ended: str, console: Console) -> int:
+    from artgen.training.run import read_skipped
+    from artgen.training.state import last_step
+
+    options = config.storage_options
+    step = last_step(config.folder, options)
+    skipped = read_skipped(config.folder, options)
+    facts: dict[str, Any] = {
+        "run": config.folder, "model": uri.join(config.folder, "model.safetensors") if step else None, "ended": ended,
+        "step": step, "images_seen": step * recipe.batch_images, "skipped_pictures": len(skipped),
+    }  # fmt: skip
+    for key, reason in list(skipped.items())[:5]:
+        console.say(f"left out {key!r}: {reason}")
+    left_out = f", {len(skipped)} pictures left out" if skipped else ""
+    if ended != "done":
+        console.result(facts, f"{ended}; step {step} is saved{left_out}: the same command goes on from there")
+        return 1
+    console.result(facts, f"trained {step} steps{left_out}; use it: artgen restore --model {config.folder}")
+    return 0

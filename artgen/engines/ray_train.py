@@ -1,0 +1,190 @@
+"""Data-parallel training on Ray Train: the one loop in every worker, gradients added up by torch.distributed.
+
+Ray carries processes only. Checkpoints, log and recovery are those of the run folder, so a run may go on with
+another number of workers or without Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from artgen import __version__
+from artgen.console import Console
+from artgen.engines import ray_cluster
+from artgen.errors import ArtgenError, RunError, UsageError
+from artgen.storage import uri
+from artgen.training.journal import read_log
+from artgen.training.loop_restorer import Report
+from artgen.training.recipe import RestorerRecipe
+from artgen.training.run import Rank, pick_device, train_restorer
+from artgen.training.state import last_step
+
+if TYPE_CHECKING:
+    from artgen.commands.train import TrainConfig
+
+# A run ends when so many worker groups in a row broke down without a new checkpoint.
+MOST_BROKEN = 3
+FOLLOW_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """All that a worker is told; places are absolute, `seen` are local ones that every node must see."""
+
+    data: str
+    run: str
+    recipe: RestorerRecipe
+    device: str
+    threads: int
+    options: Mapping[str, Any] | None
+    seen: tuple[str, ...]
+    version: str = __version__
+
+
+def train(config: TrainConfig, recipe: RestorerRecipe, report: Report, console: Console) -> None:
+    """Trains until the recipe's end on the workers of --workers; `report` gets what rank 0 reports.
+
+    When a worker or its node is lost, the others end and a new group goes on from the last checkpoint, with as many
+    workers as there are between MIN and MAX. Raises UsageError, StorageError, RunError (the same command goes on).
+    """
+    ours = _open_cluster(config)
+    try:
+        # This process may run on a node without a GPU: what the cluster has counts.
+        auto = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
+        device = auto if config.device == "auto" else config.device
+        pool = ray_cluster.pool(config.workers, device)
+        if pool.most > recipe.batch_images:
+            raise UsageError(
+                f"batch_images is {recipe.batch_images}, too few for {pool.most} workers; raise it or use fewer workers"
+            )
+        data, run = ",".join(map(_absolute, config.data.split(","))), _absolute(config.folder)
+        seen = tuple(place for place in (*data.split(","), run) if uri.is_local(place) and os.path.exists(place))
+        orders = Orders(data, run, recipe, device, pool.cpus, config.storage_options, seen)
+        _carry(orders, pool, report, console)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _open_cluster(config: TrainConfig) -> bool:
+    """Whether the connection is this function's to close."""
+    if ray.is_initialized():
+        return False
+    address = ray_cluster.address_of(config.address)
+    if address is not None:
+        ray_cluster.connect(address)
+    else:
+        ray_cluster.start_private(ray_cluster.private_workers(config.workers, pick_device(config.device)))
+    return True
+
+
+def _carry(orders: Orders, pool: ray_cluster.Pool, report: Report, console: Console) -> None:
+    """One worker group after the other until one ends well."""
+    broken, step = 0, last_step(orders.run, orders.options)
+    while (error := _fit(orders, pool, report)) is not None:
+        _raise_ours(error)
+        reached = last_step(orders.run, orders.options)
+        broken, step = (1 if reached > step else broken + 1), reached
+        reason = " ".join(str(error).split())[-300:]
+        if broken == MOST_BROKEN:
+            raise RunError(f"{MOST_BROKEN} worker groups in a row broke down without a new checkpoint: {reason}")
+        console.say(f"a worker was lost ({reason}); going on from step {step}")
+
+
+def _fit(orders: Orders, pool: ray_cluster.Pool, report: Report) -> Exception | None:
+    """One worker group to its end; the error it ended with. What rank 0 logs is reported as it comes."""
+    resources = {"CPU": float(pool.cpus), **({"GPU": float(pool.gpus)} if pool.gpus else {})}
+    workers = pool.most if pool.least == pool.most else (pool.least, pool.most)
+    errors: list[Exception] = []
+    with tempfile.TemporaryDirectory(prefix="artgen-ray-train-", ignore_cleanup_errors=True) as scratch:
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"orders": orders},
+            scaling_config=ScalingConfig(
+                num_workers=workers, use_gpu=pool.gpus > 0, resources_per_worker=resources
+            ),
+            # Ray's own retries do not tell an error of the user from a lost machine; _carry does.
+            run_config=RunConfig(
+                storage_path=scratch, failure_config=FailureConfig(max_failures=0),
+                logging_config=LoggingConfig(log_level="ERROR"),
+            ),
+        )  # fmt: skip
+
+        def fit() -> None:
+            try:
+                trainer.fit()
+            except (TrainingFailedError, RayError) as error:
+                errors.append(error)
+
+        # In a thread of its own: in the main one Ray would take Ctrl-C for itself and end the process.
+        thread = threading.Thread(target=fit, name="artgen-ray-train", daemon=True)
+        told = len(read_log(orders.run, orders.options))
+        thread.start()
+        while thread.is_alive():
+            thread.join(FOLLOW_S)
+            lines = read_log(orders.run, orders.options)
+            for line in lines[told:]:
+                if "loss" in line:
+                    report(line)
+            told = len(lines)
+    return errors[0] if errors else None
+
+
+def _raise_ours(error: Exception) -> None:
+    """An error that artgen raised in a worker, as if it had been raised here: no other worker would fare better."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        cause = getattr(failure, "cause", None) or failure
+        for found in (failure, cause, getattr(failure, "__cause__", None)):
+            if isinstance(found, ArtgenError):
+                raise type(found)(str(found)) from None
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """What runs in each worker."""
+    orders: Orders = settings["orders"]
+    logging.getLogger("artgen").setLevel(logging.INFO)
+    _check_node(orders)
+    context = ray.train.get_context()
+    device = str(cast(torch.device, get_device()))
+    if device == "cpu":
+        torch.set_num_threads(orders.threads)
+    rank = Rank(
+        number=context.get_world_rank(), world=context.get_world_size(),
+        add_up=dist.all_reduce if context.get_world_size() > 1 else None,
+        threads=1 if device == "cpu" else orders.threads,
+    )  # fmt: skip
+    train_restorer(orders.data, orders.run, orders.recipe, device=device, rank=rank, options=orders.options)
+
+
+def _check_node(orders: Orders) -> None:
+    host = os.uname().nodename
+    if orders.version != __version__:
+        raise RunError(
+            f"{host} has artgen {__version__} and the driver {orders.version}: install the same version on every node"
+        )
+    for place in orders.seen:
+        if not os.path.exists(place):
+            raise RunError(
+                f"{host} does not see {place}: on a cluster DATA and RUN must lie where every node sees them, as on "
+                "s3:// or a shared file system"
+            )
+
+
+def _absolute(place: str) -> str:
+    return os.path.abspath(uri.local_path(place)) if uri.is_local(place) else place
