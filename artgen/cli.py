@@ -11,7 +11,7 @@ from typing import Any
 
 from artgen import __version__
 from artgen.console import Console
-from artgen.errors import ArtgenError, UsageError
+from artgen.errors import ArtgenError, RunError, UsageError
 
 GIVEN_ONLY = argparse.SUPPRESS  # a flag that was not given leaves no trace, so config files can set it
 
@@ -32,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ArtgenError as error:
         return _fail(console, error, 1)
     except KeyboardInterrupt:
-        console.say("interrupted before any image was done; the same command starts again")
-        return 1
+        return _fail(console, RunError("interrupted; the same command goes on from here"), 1)
     except BrokenPipeError:  # the reader of stdout went away, as in `artgen ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from artgen.errors import UsageError
 
 Sink = Literal["png", "parquet", "webdataset"]
+MOST_PIXELS = 10**12
+LONGEST_S = 10**7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,11 @@ class RestoreConfig:
         _at_least("batch", self.batch, 0)
         _at_least("unit_images", self.unit_images, 0)
         _at_least("max_pixels", self.max_pixels, 1)
+        if self.max_pixels > MOST_PIXELS:
+            raise UsageError(f"max_pixels {self.max_pixels:g} is out of range: use at most {MOST_PIXELS:g}")
         _at_least("image_timeout", self.image_timeout, 0)
+        if self.image_timeout > LONGEST_S:
+            raise UsageError(f"image_timeout {self.image_timeout:g} is out of range: use 0 for no limit")
         if not 1 <= self.quality <= 100:
             raise UsageError(f"quality {self.quality} is out of range: use 1 to 100")
         if not 0.0 <= self.strength <= 1.0:
@@ -151,12 +157,14 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
             raise UsageError(f"{key} {value!r} is not known: use one of {', '.join(map(str, args))}")
         return value
     if origin is tuple:
+        if not isinstance(value, str | list | tuple):
+            raise UsageError(f"{key} {value!r} is not a list")
         items = value.split(",") if isinstance(value, str) else list(value)
         converted = [_convert(key, item, args[0]) for item in items]
         return tuple(dict.fromkeys(converted))
     if origin is dict:
         if not isinstance(value, dict):
-            raise UsageError(f"{key} {value!r} is not a table of KEY = VALUE")
+            raise UsageError(f"{key} is not a table of KEY = VALUE (its text is not shown: it may hold secrets)")
         return value
     return _scalar(key, value, hint)
 

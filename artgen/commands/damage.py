@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from artgen.console import Console
-from artgen.errors import ImageError, UsageError
+from artgen.errors import ImageError, RunError, UsageError
 from artgen.records import Entry
 from artgen.storage import archive, atomic, uri
 from artgen.work.listing import Listing
@@ -31,9 +31,16 @@ def damage(args: dict[str, Any], console: Console) -> int:
     lines: list[str] = []
     failed = 0
     with Listing(source, archive.scan(source)) as listed:
-        for record in _damaged(listed, output, strengths, seed):
-            failed += "error" in record
-            lines.append(json.dumps(record, sort_keys=True, ensure_ascii=False))
+        if not listed.count():
+            raise UsageError(f"INPUT {source} holds no image ({listed.skipped} other files)")
+        try:
+            for record in _damaged(listed, output, strengths, seed):
+                failed += "error" in record
+                lines.append(json.dumps(record, sort_keys=True, ensure_ascii=False))
+        except KeyboardInterrupt as error:
+            raise RunError(
+                f"interrupted after {len(lines)} images: remove OUTPUT {output} and give the same command again"
+            ) from error
     atomic.write(uri.join(output, "damage.jsonl"), ("\n".join(lines) + "\n").encode())
     facts = {"output": output, "images": len(lines) - failed, "failed": failed}
     console.result(facts, f"{len(lines) - failed} images damaged, {failed} failed: {output}")

@@ -15,13 +15,14 @@ import numpy as np
 from artgen.codecs.decode import Picture
 from artgen.codecs.encode import Format, encode
 from artgen.codecs.pool import GuardPool
-from artgen.errors import ImageError, ImageTimeout, RestoreFailed
+from artgen.errors import ArtgenError, ImageError, ImageTimeout, RestoreFailed
 from artgen.inference.forward import Forward
 from artgen.inference.restore import RestoreOptions, restore
 from artgen.metrics import noise
 from artgen.models.spec import Restorer
 from artgen.records import Entry, Row
-from artgen.storage.archive import Reader
+from artgen.storage import uri
+from artgen.storage.archive import MAX_BYTES, Reader
 from artgen.work.unit import Made
 
 # Pixels of decoded images that may be in work at once: one large image waits for the others, so peak memory is that of
@@ -57,44 +58,55 @@ class Restoration:
         self._reader = Reader(job.storage_options, job.index_folder)
         self._guards = guards
         self._gate = PixelGate(PIXELS_IN_WORK)
+        # No file of an image that --max-pixels allows is larger: 16 bits of red, green, blue and alpha.
+        self._most_bytes = max(MAX_BYTES, 8 * job.max_pixels)
 
     def close(self) -> None:
         self._guards.close()
         self._reader.close()
 
     def make(self, entry: Entry) -> Made:
-        """One entry; any ImageError becomes a failed row."""
+        """One entry; any ImageError becomes a failed row, and so does what nobody foresaw (a RunError ends the run): a bad
+        image must not stop the others, today and whenever the same command is given again.
+        """
         started = time.monotonic()
         row = Row(
-            key=entry.source.key, source_uri=entry.source.uri, source_sha256=None, source_bytes=None,
+            key=entry.source.key, source_uri=uri.shown(entry.source.uri), source_sha256=None, source_bytes=None,
             source_version=entry.version, width=None, height=None, mode=None, bits=None, status="failed", error_type=None,
             error_message=None, output_name=None, output_uri=None, output_sha256=None, output_bytes=None,
             model=self._job.model, model_sha256=self._job.model_sha256, noise_before=None, noise_after=None,
             change_mean=None, change_max=None, seconds=0.0, attempts=entry.attempts, notes="", unit="",
         )  # fmt: skip
         try:
-            row, data = self._make(entry, row, started)
+            row, data = self._make(entry, row)
         except ImageError as error:
             data = None
             row = replace(row, error_type=type(error).__name__, error_message=str(error))
+        except ArtgenError:
+            raise
+        except Exception as error:  # noqa: BLE001
+            data = None
+            message = f"unexpected {type(error).__name__}: {error} (please report it, with this image)"
+            row = replace(row, error_type=RestoreFailed.__name__, error_message=message)
         return Made(replace(row, seconds=round(time.monotonic() - started, 4)), data)
 
-    def _make(self, entry: Entry, row: Row, started: float) -> tuple[Row, bytes | None]:
-        source = self._reader.read(entry.source)
+    def _make(self, entry: Entry, row: Row) -> tuple[Row, bytes | None]:
+        source = self._reader.read(entry.source, self._most_bytes)
         row = replace(row, source_sha256=hashlib.sha256(source).hexdigest(), source_bytes=len(source))
         try:
-            return self._restore(entry, source, row, started)
+            return self._restore(entry, source, row)
         except ImageError as error:
             return replace(row, error_type=type(error).__name__, error_message=str(error)), None
 
-    def _restore(self, entry: Entry, source: bytes, row: Row, started: float) -> tuple[Row, bytes]:
+    def _restore(self, entry: Entry, source: bytes, row: Row) -> tuple[Row, bytes]:
         picture = self._guards.decode(source)
         height, width = picture.pixels.shape[:2]
         with self._gate.enter(height * width):
             notes = list(picture.notes)
             picture, mask = self._mask(entry, picture, notes)
             limit = self._job.image_timeout
-            options = replace(self._job.options, deadline=started + limit if limit else None)
+            # Counted from here: an image is not to blame for the time that it waits at the gate for others.
+            options = replace(self._job.options, deadline=time.monotonic() + limit if limit else None)
             try:
                 restored = restore(picture.pixels, mask, self._forward, options)
             except ImageTimeout as error:
@@ -123,17 +135,29 @@ class Restoration:
                 return picture, None
             half = 128 if picture.bits == 8 else 32768
             mask = picture.alpha < half
-            notes.append("transparent pixels were repaired and made opaque")
+            some = mask.any()
+            notes.append("transparent pixels were repaired and made opaque" if some else "no pixel was transparent")
             return replace(picture, alpha=None), mask
         if entry.mask is None:
             return picture, None
-        drawn = self._guards.decode(self._reader.read(entry.mask))
+        try:
+            drawn = self._guards.decode(self._reader.read(entry.mask, self._most_bytes))
+        except ImageError as error:
+            raise type(error)(f"its mask {entry.mask.key!r}: {error}") from error
         if drawn.pixels.shape[:2] != picture.pixels.shape[:2]:
             (mask_h, mask_w), (h, w) = drawn.pixels.shape[:2], picture.pixels.shape[:2]
             raise RestoreFailed(
-                f"mask {entry.mask.key} is {mask_w}x{mask_h} and the image {w}x{h}: make them the same size"
+                f"its mask {entry.mask.key!r} is {mask_w}x{mask_h} and the image {w}x{h}: make them the same size"
             )
-        return picture, drawn.pixels.mean(axis=2) * (255 if drawn.bits == 8 else 65535) ** -1 > 0.5
+        return picture, _white(drawn)
+
+
+def _white(drawn: Picture) -> np.ndarray:
+    """HxW bool: where a mask is nearer to white than to black. What is transparent is not white."""
+    top = 255 if drawn.bits == 8 else 65535
+    channels = drawn.pixels.shape[2]
+    white = drawn.pixels.sum(axis=2, dtype=np.uint32) * 2 > top * channels
+    return white if drawn.alpha is None else white & (drawn.alpha > top // 2)
 
 
 def _fit_alpha(alpha: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artgen.config import RestoreConfig, load
+from artgen.errors import UsageError
+
+PLACES = {"input": "in", "output": "out"}
+
+
+def test_later_sources_of_a_setting_win(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('tile = 128\noverlap = 16\nquality = 70\nto = "parquet,png"\nunit-images = 2\nworkers = 3\n')
+    config = load(RestoreConfig, {**PLACES, "overlap": "24", "quality": "80"}, file=str(file), sets=["quality=85"])
+    assert (config.tile, config.overlap, config.quality, config.unit_images) == (128, 24, 85, 2)
+    assert (config.to, config.workers) == (("parquet", "png"), "3")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"to": 5}, "to 5 is not a list"),
+        ({"to": []}, "--to png"),
+        ({"to": ["gif"]}, "'gif'"),
+        ({"tile": True}, "tile 1"),
+        ({"tile": "12.5"}, "'12.5'"),
+        ({"image_timeout": "inf"}, "image_timeout inf"),
+        ({"image_timeout": "nan"}, "image_timeout nan"),
+        ({"max_pixels": "1e30"}, "max_pixels"),
+        ({"max_pixels": "inf"}, "'inf'"),
+        ({"strength": "nan"}, "strength nan"),
+        ({"workers": "0"}, "workers '0'"),
+    ],
+)
+def test_what_cannot_be_is_told_with_its_value(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(RestoreConfig, {**PLACES, **values})
+    assert said in str(caught.value)
+
+
+def test_storage_options_are_never_quoted() -> None:
+    with pytest.raises(UsageError) as caught:
+        load(RestoreConfig, PLACES, sets=["storage_options=hidden"])
+    assert "hidden" not in str(caught.value)

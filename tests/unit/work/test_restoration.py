@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from artgen.codecs.pool import GuardPool
+from artgen.inference.restore import RestoreOptions
+from artgen.models.weights import load
+from artgen.records import Entry, Source
+from artgen.work import restoration
+from artgen.work.restoration import Restoration, RestoreJob
+from artgen.work.unit import Made
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+HALF = np.zeros((24, 32), bool)
+HALF[:, :10] = True
+
+
+@pytest.fixture(scope="module")
+def guards() -> Iterator[GuardPool]:
+    pool = GuardPool(1, 10**6, 20.0)
+    yield pool
+    pool.close()
+
+
+def maker(guards: GuardPool, **flags: object) -> Restoration:
+    job = RestoreJob("identity", "0", RestoreOptions(), max_pixels=10**6, **flags)  # pyright: ignore[reportArgumentType]
+    return Restoration(job, load("identity"), guards)
+
+
+def source(path: Path, data: bytes) -> Source:
+    path.write_bytes(data)
+    return Source(path.name, str(path), "file", size=len(data))
+
+
+def png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def make(guards: GuardPool, folder: Path, mask: bytes) -> Made:
+    photo = source(folder / "x.png", png(Image.fromarray(PHOTO)))
+    return maker(guards).make(Entry(photo, "x.png", source(folder / "m.png", mask)))
+
+
+def masks() -> dict[str, Image.Image]:
+    grey = np.where(HALF, 255, 0).astype(np.uint8)
+    palette = Image.fromarray(HALF.astype(np.uint8)).convert("P")
+    palette.putpalette([0, 0, 0, 255, 255, 255] + [0] * 762)
+    palette.putdata(HALF.astype(np.uint8).reshape(-1).tolist())
+    clear_white = np.dstack([np.full((24, 32, 3), 255, np.uint8), grey])
+    return {
+        "grey": Image.fromarray(grey),
+        "16-bit": Image.fromarray(grey.astype(np.uint16) * 257),
+        "1-bit": Image.fromarray(grey).convert("1"),
+        "palette": palette,
+        "colour": Image.fromarray(np.dstack([grey] * 3)),
+        "white where it is opaque": Image.fromarray(clear_white),
+    }
+
+
+@pytest.mark.parametrize("name", masks())
+def test_masks_of_every_kind_mark_the_same_pixels(guards: GuardPool, name: str) -> None:
+    drawn = guards.decode(png(masks()[name]))
+    assert np.array_equal(restoration._white(drawn), HALF)
+
+
+def test_a_bad_mask_is_told_from_a_bad_image(guards: GuardPool, tmp_path: Path) -> None:
+    for mask in (b"not a picture", b"", png(Image.new("L", (5, 5)))):
+        row = make(guards, tmp_path, mask).row
+        assert row.status == "failed"
+        assert "mask 'm.png'" in (row.error_message or "")
+        assert row.source_sha256 is not None
+
+
+def test_what_nobody_foresaw_is_a_failed_row(
+    guards: GuardPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(restoration.noise, "change", breaks)
+    made = maker(guards).make(Entry(source(tmp_path / "x.png", png(Image.fromarray(PHOTO))), "x.png"))
+    assert (made.row.status, made.data) == ("failed", None)
+    assert "MemoryError: no room" in (made.row.error_message or "")
+
+
+def test_the_time_that_an_image_waits_for_others_is_not_its_own(guards: GuardPool, tmp_path: Path) -> None:
+    import threading
+
+    entry = Entry(source(tmp_path / "x.png", png(Image.fromarray(PHOTO))), "x.png")
+    work = maker(guards, image_timeout=1.0)
+    made: list[Made] = []
+    with work._gate.enter(restoration.PIXELS_IN_WORK):
+        thread = threading.Thread(target=lambda: made.append(work.make(entry)))
+        thread.start()
+        time.sleep(1.5)
+    thread.join()
+    assert made[0].row.status == "ok", made[0].row.error_message
+
+
+def test_a_file_larger_than_any_picture_is_not_read(guards: GuardPool, tmp_path: Path) -> None:
+    with (tmp_path / "x.png").open("wb") as file:
+        file.truncate(restoration.MAX_BYTES + 1)
+    row = maker(guards).make(Entry(Source("x.png", str(tmp_path / "x.png"), "file"), "x.png")).row
+    assert row.error_type == "SourceUnreadable"
+    assert "more than the limit" in (row.error_message or "")
+
+
+def test_passwords_in_addresses_stay_out_of_rows(guards: GuardPool) -> None:
+    address = "memory://user:hidden@host/x.png"
+    assert "hidden" not in maker(guards).make(Entry(Source("x.png", address, "file"), "x.png")).row.source_uri
