@@ -86,6 +86,10 @@ class Guard:
             self._restart()
             raise
 
+    def interrupt(self) -> None:
+        """Ends the image under way, and the child with it; may be called from another thread."""
+        self._child.kill()
+
     def close(self) -> None:
         """End the child and give the shared memory back. May be called again."""
         self._stop()

@@ -25,6 +25,11 @@ class GuardPool:
         finally:
             self._idle.put(guard)
 
+    def interrupt(self) -> None:
+        """Ends what is being decoded, from another thread: it raises DecoderCrashed there."""
+        for guard in self._all:
+            guard.interrupt()
+
     def close(self) -> None:
         for guard in self._all:
             guard.close()

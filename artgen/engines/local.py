@@ -56,7 +56,9 @@ class LocalEngine:
         reader = PlanReader(plan.folder, publish.options)
         try:
             units = (reader.load(ref) for ref in refs)
-            yield from unit.run(units, maker, publish, threads=self._threads, on_image=console.image)
+            yield from unit.run(
+                units, maker, publish, threads=self._threads, on_image=console.image, stop=maker.stop
+            )
         finally:
             maker.close()
 

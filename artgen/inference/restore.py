@@ -5,13 +5,14 @@ Legend: H, W, C height, width, channels of a picture or tile.
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from artgen.errors import ImageTimeout, OutOfMemory, RestoreFailed, UnsupportedImage, UsageError
+from artgen.errors import ImageTimeout, OutOfMemory, RestoreFailed, RunError, UnsupportedImage, UsageError
 from artgen.inference.forward import Forward, Tile, TileTooLarge
 from artgen.inference.variants import expanded, merged
 from artgen.models.spec import Facts, Restorer
@@ -26,7 +27,7 @@ class RestoreOptions:
     """tile, overlap: input px (overlap None: the model's own). strength: 0 the input .. 1 the model's picture.
 
     ensemble: the average over 8 flips and turns, at 8 times the cost. keep_unmasked: pixels outside the mask stay
-    bit for bit. deadline: in seconds of time.monotonic(); looked at between batches of tiles.
+    bit for bit. deadline: in seconds of time.monotonic(); it and stop are looked at between batches of tiles.
     """
 
     tile: int = 512
@@ -35,6 +36,7 @@ class RestoreOptions:
     ensemble: bool = False
     keep_unmasked: bool = False
     deadline: float | None = None
+    stop: threading.Event | None = None
 
 
 class Restored(NamedTuple):
@@ -82,7 +84,8 @@ def restore(
     With `keep_unmasked`, a picture without a mask stays as it is.
 
     Raises UsageError for a mask that the model does not take, ImageTimeout at the deadline, RestoreFailed for what
-    is no picture, UnsupportedImage for other input than said, OutOfMemory where not even the smallest tile fits.
+    is no picture, UnsupportedImage for other input than said, OutOfMemory where not even the smallest tile fits, RunError
+    once `stop` is set.
     """
     _check_input(pixels_HWC, mask_HW)
     if mask_HW is not None:
@@ -134,6 +137,8 @@ def _restore(
     for k in range(0, len(places), at_once):
         if options.deadline is not None and time.monotonic() > options.deadline:
             raise ImageTimeout(f"the time limit came after {k} of {len(places)} tiles; raise --image-timeout")
+        if options.stop is not None and options.stop.is_set():
+            raise RunError("the run is ending")
         here = places[k : k + at_once]
         cuts = [_cut(pixels_HWC, mask_HW, rows[i], cols[j]) for i, j in here]
         for (i, j), output in zip(here, _run(cuts, forward, options), strict=True):

@@ -15,7 +15,7 @@ import numpy as np
 from artgen.codecs.decode import Picture
 from artgen.codecs.encode import Format, encode
 from artgen.codecs.pool import GuardPool
-from artgen.errors import ArtgenError, ImageError, ImageTimeout, RestoreFailed
+from artgen.errors import ArtgenError, ImageError, ImageTimeout, RestoreFailed, RunError
 from artgen.inference.forward import Forward
 from artgen.inference.restore import RestoreOptions, restore
 from artgen.metrics import noise
@@ -54,12 +54,18 @@ class Restoration:
 
     def __init__(self, job: RestoreJob, restorer: Restorer, guards: GuardPool) -> None:
         self._job = job
+        self._stop = threading.Event()
         self._forward = Forward(restorer, device=job.device, precision=job.precision, batch=job.batch)
         self._reader = Reader(job.storage_options, job.index_folder)
         self._guards = guards
         self._gate = PixelGate(PIXELS_IN_WORK)
         # No file of an image that --max-pixels allows is larger: 16 bits of red, green, blue and alpha.
         self._most_bytes = max(MAX_BYTES, 8 * job.max_pixels)
+
+    def stop(self) -> None:
+        """Ends the images under way soon, with a RunError each: Ctrl-C must not wait for a large one."""
+        self._stop.set()
+        self._guards.interrupt()
 
     def close(self) -> None:
         self._guards.close()
@@ -91,6 +97,8 @@ class Restoration:
         return Made(replace(row, seconds=round(time.monotonic() - started, 4)), data)
 
     def _make(self, entry: Entry, row: Row) -> tuple[Row, bytes | None]:
+        if self._stop.is_set():
+            raise RunError("the run is ending")
         source = self._reader.read(entry.source, self._most_bytes)
         row = replace(row, source_sha256=hashlib.sha256(source).hexdigest(), source_bytes=len(source))
         try:
@@ -106,7 +114,8 @@ class Restoration:
             picture, mask = self._mask(entry, picture, notes)
             limit = self._job.image_timeout
             # Counted from here: an image is not to blame for the time that it waits at the gate for others.
-            options = replace(self._job.options, deadline=time.monotonic() + limit if limit else None)
+            deadline = time.monotonic() + limit if limit else None
+            options = replace(self._job.options, deadline=deadline, stop=self._stop)
             try:
                 restored = restore(picture.pixels, mask, self._forward, options)
             except ImageTimeout as error:

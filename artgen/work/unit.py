@@ -44,18 +44,24 @@ class Publish:
 
 
 def run(
-    units: Iterable[Unit], maker: Maker, publish: Publish, *, threads: int = 1, on_image: Callable[[Row], None] | None = None
+    units: Iterable[Unit], maker: Maker, publish: Publish, *, threads: int = 1,
+    on_image: Callable[[Row], None] | None = None, stop: Callable[[], None] | None = None,
 ) -> Iterator[Outcome]:  # fmt: skip
     """Does the units in order and yields an Outcome after each commit.
 
     At most 2 * threads images are in flight. Raises RunError for a failed image on `on_error="stop"`; whatever ends it
-    early, the units already yielded are committed and no other leaves a part behind.
+    early, the units already yielded are committed and no other leaves a part behind. `stop` is then called to end the images
+    under way, which this waits for.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="artgen-image") as pool:
         flowing = _flow(units, pool, maker, 2 * threads)
         try:
             for unit, made in flowing:
                 yield _commit(unit, made, publish, on_image)
+        except BaseException:
+            if stop is not None:
+                stop()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from artgen.codecs.pool import GuardPool
+from artgen.errors import RunError
 from artgen.inference.restore import RestoreOptions
 from artgen.models.weights import load
 from artgen.records import Entry, Source
@@ -117,3 +118,11 @@ def test_a_file_larger_than_any_picture_is_not_read(guards: GuardPool, tmp_path:
 def test_passwords_in_addresses_stay_out_of_rows(guards: GuardPool) -> None:
     address = "memory://user:hidden@host/x.png"
     assert "hidden" not in maker(guards).make(Entry(Source("x.png", address, "file"), "x.png")).row.source_uri
+
+
+def test_an_image_under_way_ends_soon_when_it_is_stopped(guards: GuardPool, tmp_path: Path) -> None:
+    work = maker(guards)
+    entry = Entry(source(tmp_path / "x.png", png(Image.fromarray(PHOTO))), "x.png")
+    work.stop()
+    with pytest.raises(RunError):
+        work.make(entry)

@@ -99,3 +99,19 @@ def test_units_are_taken_as_they_are_needed(tmp_path: Path) -> None:
     next(outcomes)
     assert len(taken) < 12
     outcomes.close()  # type: ignore[attr-defined]
+
+
+def test_an_error_stops_the_images_under_way_before_it_waits_for_them(tmp_path: Path) -> None:
+    class Endless(Maker):
+        stopped = threading.Event()
+
+        def make(self, entry: Entry) -> Made:
+            if entry.source.key == "003" and not self.stopped.wait(30):
+                raise TimeoutError("nobody stopped this image")
+            return super().make(entry)
+
+    maker = Endless(bad={"000"})
+    publish = Publish(str(tmp_path), ("png",), on_error="stop")
+    with pytest.raises(RunError, match="000"):
+        list(unit.run(units([4]), maker, publish, threads=2, stop=maker.stopped.set))
+    assert maker.stopped.is_set()
