@@ -16,10 +16,11 @@ import grpc
 import ray
 from ray._private import worker as ray_driver
 from ray._private.grpc_utils import init_grpc_channel
+from ray.util.client import ray as client
 
 from artgen.config import worker_range
 from artgen.engines.local import MOST_FEEDERS, cores
-from artgen.errors import UsageError
+from artgen.errors import RunError, UsageError
 
 CONNECT_TIMEOUT_S = 10.0
 # Never taken by actors, so that they do not starve Ray Data's own tasks.
@@ -61,17 +62,34 @@ def connect(address: str) -> None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"cannot connect to the Ray cluster {address!r}: {reason}") from error
+        raise UsageError(
+            f"cannot connect to the Ray cluster {address!r} ({reason}): check that the port is that of its head (6379, or 10001 "
+            "with ray://), that Ray has the same version there, and set RAY_AUTH_MODE=token if it asks for a token"
+        ) from error
+
+
+def over_client() -> bool:
+    """Whether this process is connected over ray://."""
+    return client.is_connected()
 
 
 def start_private(most_workers: int) -> None:
-    """Starts a cluster of this machine alone, which ends with this process; it declares SPARE_CPUS more than the workers."""
+    """Starts a cluster of this machine alone, which ends with this process; it declares SPARE_CPUS more than the workers.
+
+    Raises RunError.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    with _quiet():
-        ray.init(
-            address="local", num_cpus=most_workers + SPARE_CPUS, include_dashboard=False, log_to_driver=False,
-            object_store_memory=STORE_BYTES, logging_level=logging.CRITICAL,
-        )  # fmt: skip
+    try:
+        with _quiet():
+            ray.init(
+                address="local", num_cpus=most_workers + SPARE_CPUS, include_dashboard=False, log_to_driver=False,
+                object_store_memory=STORE_BYTES, logging_level=logging.CRITICAL,
+            )  # fmt: skip
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RunError(
+            f"no private Ray cluster can start on this machine ({reason}): use --engine local"
+        ) from error
 
 
 def private_workers(workers: str, device: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,15 +23,20 @@ from artgen.console import Console
 from artgen.engines.ray_data import RayEngine
 from tests import pictures
 from tests.ray.faults import FaultyWorker, lines
-from tests.runs import ARTGEN, environment, rows, run_json, shas
+from tests.runs import ARTGEN, artgen, environment, rows, run_json, shas
 
 pytestmark = pytest.mark.ray
+client_port = [0]
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        client_port[0] = free.getsockname()[1]
+    arguments = {"num_cpus": 1, "include_dashboard": False, "ray_client_server_port": client_port[0]}
+    made = Cluster(initialize_head=True, head_node_args=arguments)
     for _ in range(2):
         made.add_node(num_cpus=1)
     yield made
@@ -80,16 +86,20 @@ def test_a_job_uses_the_cluster_it_runs_in(cluster: Cluster, tmp_path: Path) -> 
     assert len(result.stdout.splitlines()) == 1, result.stdout
     assert "Traceback" not in result.stderr
     assert len(rows(tmp_path / "out")) == len(list(source.rglob("*.*"))) == 5
-    sessions = {entry["NodeManagerAddress"] for entry in ray_nodes(cluster) if entry["Alive"]}
-    assert sessions  # the cluster outlives the job
 
 
-def ray_nodes(cluster: Cluster) -> list[dict]:
-    ray.init(address=cluster.address, log_to_driver=False)
-    try:
-        return ray.nodes()
-    finally:
-        ray.shutdown()
+def test_from_outside_over_ray_client(cluster: Cluster, tmp_path: Path) -> None:
+    broken = {"broken.png": b"\x89PNG\r\n\x1a\nno more"}
+    source = pictures.write_folder(tmp_path / "in", {**pictures.files(5), **broken})
+    address = f"ray://{cluster.address.rpartition(':')[0]}:{client_port[0]}"
+    result = artgen("restore", source, tmp_path / "out", "--address", address, "--unit-images", "2")
+    assert result.returncode == 3, result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(rows(tmp_path / "out")) == 6
+    stopped = artgen("restore", source, tmp_path / "stopped", "--address", address, "--on-error", "stop")
+    assert stopped.returncode == 1
+    assert "broken.png: DecodeFailed" in stopped.stdout
+    assert "Traceback" not in stopped.stderr
 
 
 def command_of(source: Path, output: Path, *flags: str) -> list[str]:
@@ -138,6 +148,7 @@ def test_interrupt_of_a_private_cluster_leaves_no_process(tmp_path: Path) -> Non
         text=True, env={**environment(), "ARTGEN_TEST_RUN": str(tmp_path)}, start_new_session=True,
     )  # fmt: skip
     wait_for_parts(output, 2, process)
+    assert len(processes_of(tmp_path)) > 3
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
