@@ -1,0 +1,104 @@
+"""Pictures from a generator: each a pure function of (weights, seed, class, truncation).
+
+Shape letters: N pictures, L latent numbers, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+
+from artgen.errors import RunError, UsageError
+from artgen.models.gans.spec import Painter
+
+FORWARD_IMAGES = 32
+"""Pictures of every forward pass, filled up where there are fewer: on CPUs the bits of a picture depend on the size
+of its batch (2-4 grey levels in 64 pictures), but not on the others in a batch of one size."""
+
+
+def latents(seeds: Sequence[int], latent: int) -> Tensor:
+    """z_NL from N(0, 1), each row from a generator of its own seed: row 0 of a larger draw is another one."""
+    return torch.stack([torch.randn(latent, generator=Generator().manual_seed(seed)) for seed in seeds])
+
+
+def labels_of(painter: Painter, seeds: Sequence[int], classes: Sequence[int] | None) -> Tensor | None:
+    """labels_N, given or seed modulo the number of classes; None for a generator without. Raises UsageError."""
+    count = len(painter.facts.classes)
+    if not count:
+        if classes is not None:
+            raise UsageError(f"classes {list(classes)[:8]} are given, but this model has none; leave them out")
+        return None
+    numbers = [seed % count for seed in seeds] if classes is None else list(classes)
+    if len(numbers) != len(seeds):
+        raise UsageError(f"{len(numbers)} classes are given for {len(seeds)} seeds; give one for each")
+    if wrong := [number for number in numbers if not 0 <= number < count]:
+        raise UsageError(f"class {wrong[0]} is out of range: this model has classes 0 to {count - 1}")
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+@torch.no_grad()
+def sample(
+    painter: Painter, seeds: Sequence[int], classes: Sequence[int] | None = None, truncation: float = 1.0
+) -> np.ndarray:
+    """Pictures of the seeds, uint8 N x H x W x C, on a CPU bit for bit the same whatever is sampled beside them.
+
+    classes: one for each seed; None: seed modulo the number of classes. truncation: 0..1, factor of the latent
+    numbers: less is nearer to the mean picture, less varied (Karras et al. 2019, appendix B, with z for w).
+    Raises UsageError for values out of range, RunError when the generator returns what is not finite.
+    """
+    if not 0.0 <= truncation <= 1.0:
+        raise UsageError(f"truncation is {truncation}; use 0 (the mean picture) to 1 (all variety)")
+    if wrong := [seed for seed in seeds if not 0 <= seed < 2**63]:
+        raise UsageError(f"seed {wrong[0]} is out of range; use 0 to {2**63 - 1}")
+    facts = painter.facts
+    if not len(seeds):
+        return np.empty((0, facts.height, facts.width, facts.channels), np.uint8)
+    device = next(painter.module.parameters()).device
+    z_NL, labels_N = latents(seeds, facts.latent) * truncation, labels_of(painter, seeds, classes)
+    parts = []
+    for start in range(0, len(seeds), FORWARD_IMAGES):
+        z = _filled(z_NL[start : start + FORWARD_IMAGES]).to(device)
+        labels = None if labels_N is None else _filled(labels_N[start : start + FORWARD_IMAGES]).to(device)
+        x_NCHW = painter(z, labels)[: len(seeds) - start].float().cpu()
+        finite_N = x_NCHW.isfinite().flatten(1).all(1)
+        if not finite_N.all():
+            bad = seeds[start + int(finite_N.int().argmin())]
+            raise RunError(f"the picture of seed {bad} is not finite; the model {painter.sha256[:12]} is broken")
+        parts.append(to_bytes(x_NCHW))
+    return np.concatenate(parts)
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """Zero rows after the last, up to FORWARD_IMAGES."""
+    filled = rows.new_zeros(FORWARD_IMAGES, *rows.shape[1:])
+    filled[: len(rows)] = rows
+    return filled
+
+
+def to_bytes(x_NCHW: Tensor) -> np.ndarray:
+    """Finite values, -1..1, clamped, to uint8 N x H x W x C; 0 becomes 128 as in training."""
+    return (x_NCHW * 127.5 + 128).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def from_bytes(pixels_NCHW: Tensor) -> Tensor:
+    """uint8 to the values that `to_bytes` turns into the same bytes: (p - 127.5) / 127.5, in -1..1."""
+    return pixels_NCHW.float() / 127.5 - 1
+
+
+def grid(pictures: np.ndarray, columns: int | None = None) -> bytes:
+    """A PNG of the pictures (uint8 N x H x W x C, at least one), row by row, in a square or `columns` wide."""
+    count, height, width, channels = pictures.shape
+    columns = columns or int(np.ceil(count**0.5))
+    rows = -(-count // columns)
+    cells = np.zeros((rows * columns, height, width, channels), np.uint8)
+    cells[:count] = pictures
+    sheet = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    sheet = sheet.reshape(rows * height, columns * width, channels)
+    file = io.BytesIO()
+    Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,53 @@
+"""GAN architectures by name; apart from the restorers' registry, since nothing can stand for both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from artgen.errors import UsageError
+from artgen.models.gans.dcgan import DcganDiscriminator, DcganGenerator
+from artgen.models.gans.mlp import MlpDiscriminator, MlpGenerator
+from artgen.models.gans.r3 import R3Discriminator, R3Generator
+from artgen.models.gans.spec import GanFacts
+
+_PAIRS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "mlp": (MlpGenerator, MlpDiscriminator),
+    "dcgan": (DcganGenerator, DcganDiscriminator),
+    "r3": (R3Generator, R3Discriminator),
+}
+
+
+def names() -> list[str]:
+    """Every architecture."""
+    return sorted(_PAIRS)
+
+
+def build_generator(facts: GanFacts) -> nn.Module:
+    """A generator with fresh weights from torch's global generator: (z_BL, labels_B or None) -> x_BCHW.
+
+    Raises UsageError: unknown architecture, parameters or a size that it does not take.
+    """
+    return _build(facts, 0, facts.params)
+
+
+def build_discriminator(facts: GanFacts, params: Mapping[str, Any]) -> nn.Module:
+    """The discriminator for the generator of `facts`: (x_BCHW, labels_B or None) -> logits_B. Raises UsageError."""
+    return _build(facts, 1, params)
+
+
+def _build(facts: GanFacts, which: int, params: Mapping[str, Any]) -> nn.Module:
+    if facts.architecture not in _PAIRS:
+        near = get_close_matches(facts.architecture, names(), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"no GAN is called {facts.architecture!r}; {hint}known: {', '.join(names())}")
+    try:
+        return _PAIRS[facts.architecture][which](facts, **params)
+    except TypeError as error:
+        part = ("generator", "discriminator")[which]
+        raise UsageError(
+            f"the {part} {facts.architecture!r} does not take the parameters {dict(params)!r}: {error}"
+        ) from error

@@ -1,0 +1,69 @@
+"""The facts of a generator as data, and a generator that is ready to use.
+
+Shape letters: B batch, L latent numbers, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from artgen.errors import UsageError
+
+SMALLEST_PX, LARGEST_PX = 28, 256
+CHANNELS = {1: "grey", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass(frozen=True, slots=True)
+class GanFacts:
+    """Facts of a generator, kept as JSON under the key `artgen_generator` in its safetensors header.
+
+    height, width: of its pictures in pixels, 28..256. channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+    latent: normal numbers that a picture is made of. classes: names by class number; empty without classes.
+    Raises UsageError for sizes and channels that no architecture makes.
+    """
+
+    architecture: str
+    height: int
+    width: int
+    channels: int
+    latent: int
+    classes: tuple[str, ...] = ()
+    params: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    card: str = ""
+
+    def __post_init__(self) -> None:
+        for name, side in (("height", self.height), ("width", self.width)):
+            if not SMALLEST_PX <= side <= LARGEST_PX:
+                raise UsageError(f"{name} is {side}; generators make {SMALLEST_PX} to {LARGEST_PX} pixels a side")
+        if self.channels not in CHANNELS:
+            raise UsageError(f"channels is {self.channels}; use 1 (grey), 3 (RGB) or 4 (RGBA)")
+        if self.latent < 1:
+            raise UsageError(f"latent is {self.latent}; it must be at least 1")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> GanFacts:
+        values = json.loads(text)
+        values["classes"] = tuple(values.get("classes", ()))
+        return GanFacts(**values)
+
+
+class Painter:
+    """A generator with its facts. Call: z_BL float and labels_B int64 (None iff facts.classes is empty);
+    returns float x_BCHW, about -1..1, not clamped.
+    """
+
+    def __init__(self, module: nn.Module, facts: GanFacts, sha256: str) -> None:
+        self.module = module.eval().requires_grad_(False)
+        self.facts = facts
+        self.sha256 = sha256
+
+    def __call__(self, z_BL: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        return self.module(z_BL, labels_B)

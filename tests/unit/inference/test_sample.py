@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from artgen.errors import RunError, UsageError
+from artgen.inference.sample import FORWARD_IMAGES, from_bytes, grid, latents, sample, to_bytes
+from artgen.models.gans.registry import build_generator
+from artgen.models.gans.spec import GanFacts, Painter
+
+PARAMS = {"mlp": {"widths": [32, 64]}, "dcgan": {"base": 8}, "r3": {"base": 16, "most": 32, "group": 8}}
+
+
+def painter(architecture: str = "r3", **changes) -> Painter:
+    torch.manual_seed(0)
+    facts = GanFacts(
+        architecture, 28, 36, **{"channels": 3, "latent": 16, "params": PARAMS[architecture], **changes}
+    )
+    module = build_generator(facts)
+    for weights in module.parameters():  # blocks start as the identity; here they must take part
+        torch.nn.init.normal_(weights, std=0.2)
+    return Painter(module, facts, "0" * 64)
+
+
+@pytest.mark.parametrize("architecture", sorted(PARAMS))
+def test_a_picture_is_the_same_whatever_is_sampled_beside_it(architecture):
+    model = painter(architecture)
+    seeds = list(range(FORWARD_IMAGES + 9))
+    together = sample(model, seeds)
+    assert together.shape == (len(seeds), 28, 36, 3)
+    assert together.std() > 1, "flat pictures would prove nothing"
+    for some in ([0], [40, 3], seeds[::-1], seeds[5:30]):
+        assert np.array_equal(sample(model, some), together[some])
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert np.array_equal(sample(model, [7]), together[[7]])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_latent_depends_on_its_seed_alone():
+    assert torch.equal(latents([5, 9], 100)[1], latents([9], 100)[0])
+    assert torch.equal(latents([9], 100)[0], torch.randn(100, generator=torch.Generator().manual_seed(9)))
+    assert not torch.equal(latents([5], 100), latents([6], 100))
+    assert latents(range(2000), 100).std().item() == pytest.approx(1, abs=0.01)
+
+
+def test_truncation_goes_to_the_mean_picture():
+    model = painter()
+    mean = sample(model, [1, 2], truncation=0.0).astype(int)
+    assert np.array_equal(mean[0], mean[1])
+    near, far = (sample(model, [1], truncation=t).astype(int) for t in (0.2, 1.0))
+    assert 0 < np.abs(near - mean[:1]).mean() < np.abs(far - mean[:1]).mean()
+
+
+def test_classes_are_given_or_follow_from_the_seed():
+    model = painter(classes=("a", "b", "c"))
+    assert np.array_equal(sample(model, [4, 5]), sample(model, [4, 5], [1, 2]))
+    assert not np.array_equal(sample(model, [4], [0]), sample(model, [4], [1]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1], None, 1.5), "truncation is 1.5"),
+        (([1], None, float("nan")), "truncation is nan"),
+        (([-1],), "seed -1 is out of range"),
+        (([1], [3]), "class 3 is out of range: this model has classes 0 to 1"),
+        (([1, 2], [0]), "1 classes are given for 2 seeds"),
+    ],
+)
+def test_values_out_of_range_are_usage_errors(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        sample(painter(classes=("a", "b")), *arguments)
+
+
+def test_classes_for_a_model_without_are_refused():
+    with pytest.raises(UsageError, match="this model has none"):
+        sample(painter(), [1], [0])
+
+
+def test_a_picture_that_is_not_finite_is_never_written_as_black():
+    model = painter("mlp")
+    model.module.get_parameter("layers.0.weight")[0, 0] = float("nan")
+    with pytest.raises(RunError, match="seed 12 is not finite"):
+        sample(model, [12, 13])
+
+
+def test_bytes_survive_the_way_to_floats_and_back():
+    every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    values = from_bytes(every)
+    assert values.min() == -1
+    assert values.max() == 1
+    assert np.array_equal(to_bytes(values)[0, ..., 0], every[0, 0].numpy())
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_grid_shows_the_pictures_row_by_row(channels):
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 4, 6, channels), np.uint8)
+    sheet = np.array(Image.open(io.BytesIO(grid(pictures, 3)))).reshape(8, 18, channels)
+    assert np.array_equal(sheet[:4, 12:], pictures[2])
+    assert np.array_equal(sheet[4:, 6:12], pictures[4])
+    assert (sheet[4:, 12:] == 0).all()
+
+
+def test_no_seeds_no_pictures():
+    assert sample(painter(), []).shape == (0, 28, 36, 3)
