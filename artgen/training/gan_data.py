@@ -1,0 +1,192 @@
+"""The real pictures of a GAN: all of DATA at one size, uint8 in memory, drawn as a function of (seed, position).
+
+Shape letters: N pictures, B batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from artgen.codecs.encode import to_8_bits
+from artgen.codecs.picture import MAX_PIXELS, Picture
+from artgen.codecs.pool import GuardPool
+from artgen.errors import ImageError, UsageError
+from artgen.records import Source
+from artgen.storage import archive
+from artgen.training.data import stable_seed
+from artgen.training.gan_recipe import GanRecipe
+from artgen.training.pictures import DECODE_TIMEOUT_S, list_sources
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+class Reals(NamedTuple):
+    """pixels: uint8, B x C x H x W. labels: int64, B; None without classes."""
+
+    pixels: Tensor
+    labels: Tensor | None
+
+
+@dataclass(frozen=True)
+class RealPictures:
+    """pixels_NCHW: uint8. labels_N: int64 into `classes`, or None. changed: key -> what was done to make it fit;
+    unusable: key -> why it was left out.
+    """
+
+    pixels_NCHW: Tensor
+    labels_N: Tensor | None
+    classes: tuple[str, ...]
+    changed: Mapping[str, str]
+    unusable: Mapping[str, str]
+
+    def batch(self, recipe: GanRecipe, first: int, count: int) -> Reals:
+        """Pictures of the positions first..first+count-1: every epoch shows each once, in its own order."""
+        chosen = np.empty(count, np.int64)
+        epoch, order = -1, np.empty(0, np.int64)
+        for offset in range(count):
+            number, place = divmod(first + offset, len(self.pixels_NCHW))
+            if number != epoch:
+                epoch, order = number, self._order(recipe.seed, number)
+            chosen[offset] = order[place]
+        rows = torch.from_numpy(chosen)
+        pixels_BCHW = self.pixels_NCHW[rows]
+        if recipe.mirror:
+            sides = [stable_seed(recipe.seed, "mirror", first + offset) % 2 == 1 for offset in range(count)]
+            turned = torch.tensor(sides)
+            pixels_BCHW[turned] = pixels_BCHW[turned].flip(-1)
+        return Reals(pixels_BCHW, None if self.labels_N is None else self.labels_N[rows])
+
+    def _order(self, seed: int, epoch: int) -> np.ndarray:
+        return np.random.default_rng(stable_seed(seed, "epoch", epoch)).permutation(len(self.pixels_NCHW))
+
+
+def load_real(
+    data: str, recipe: GanRecipe, *, options: Mapping[str, Any] | None = None, threads: int = 1
+) -> RealPictures:
+    """Every picture of `data` (INPUTs of restore, separated by commas) that can be used, fitted to one size.
+
+    The rule: the largest part in the middle that has the shape wanted is cut out and resized (Lanczos); transparent
+    pictures are laid on white unless the recipe has 4 channels; grey becomes RGB or the other way, 16 bits become 8.
+    With `recipe.classes` the class is the name of the folder (the whole path of it) that the picture lies in.
+
+    Raises UsageError: nothing usable, fewer pictures than a batch, a size that no generator makes, one class only.
+    """
+    sources = list_sources(data, options)
+    found: list[tuple[Source, np.ndarray]] = []
+    changed: dict[str, str] = {}
+    unusable: dict[str, str] = {}
+    for source, outcome in _decoded(sources, recipe, options, threads):
+        if isinstance(outcome, ImageError):
+            unusable[source.key] = f"{type(outcome).__name__}: {outcome}"
+            continue
+        found.append((source, outcome.pixels))
+        if outcome.changes:
+            changed[source.key] = ", ".join(outcome.changes)
+    if len(found) < recipe.batch_images:
+        why = f" ({len(unusable)} cannot be read, such as {next(iter(unusable))!r})" if unusable else ""
+        raise UsageError(
+            f"DATA holds {len(found)} usable pictures{why}, fewer than batch_images {recipe.batch_images}; "
+            "give more pictures or a smaller batch_images"
+        )
+    pixels = torch.from_numpy(np.stack([array for _, array in found])).permute(0, 3, 1, 2).contiguous()
+    if not recipe.classes:
+        return RealPictures(pixels, None, (), changed, unusable)
+    folders = [source.key.rpartition("/")[0] for source, _ in found]
+    classes = tuple(sorted(set(folders)))
+    if len(classes) == 1:
+        raise UsageError(
+            f"classes are asked for, but all pictures lie in one folder {classes[0]!r}; "
+            "put each class into a folder of its own, or set classes = false"
+        )
+    labels = torch.tensor([classes.index(folder) for folder in folders])
+    return RealPictures(pixels, labels, classes, changed, unusable)
+
+
+class Fitted(NamedTuple):
+    """pixels: uint8, H x W x C. changes: in words."""
+
+    pixels: np.ndarray
+    changes: tuple[str, ...]
+
+
+def fitted(picture: Picture, height: int, width: int, channels: int) -> Fitted:
+    """The picture by the rule of `load_real`."""
+    changes = []
+    pixels, alpha = picture.pixels, picture.alpha
+    if pixels.dtype != np.uint8:
+        pixels, alpha = to_8_bits(pixels), None if alpha is None else to_8_bits(alpha)
+        changes.append("16 bits to 8")
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    if alpha is not None and channels == 4:
+        image = image.convert("RGB")
+        image.putalpha(Image.fromarray(alpha))
+    elif alpha is not None:
+        white = Image.new(image.mode, image.size, "white")
+        image = Image.composite(image, white, Image.fromarray(alpha))
+        changes.append("laid on white")
+    if image.mode != _MODES[channels]:
+        changes.append(f"{image.mode} to {_MODES[channels]}")
+        image = image.convert(_MODES[channels])
+    box = _middle(image.size, height, width)
+    if box != (0, 0, *image.size):
+        changes.append("cropped")
+        image = image.crop(box)  # first: a resize of a box also looks at pixels outside it
+    if image.size != (width, height):
+        changes.append(f"resized from {picture.pixels.shape[1]}x{picture.pixels.shape[0]}")
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return Fitted(np.array(image).reshape(height, width, channels), tuple(changes))
+
+
+def _middle(size: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the largest part in the middle of the shape height:width, in whole pixels."""
+    wide = min(size[0], max(round(size[1] * width / height), 1))
+    high = min(size[1], max(round(size[0] * height / width), 1))
+    left, top = (size[0] - wide) // 2, (size[1] - high) // 2
+    return left, top, left + wide, top + high
+
+
+def _decoded(
+    sources: Sequence[Source], recipe: GanRecipe, options: Mapping[str, Any] | None, threads: int
+) -> Iterator[tuple[Source, Fitted | ImageError]]:
+    """Each source with its picture or what was wrong with it, in order."""
+    guards = GuardPool(threads, MAX_PIXELS, DECODE_TIMEOUT_S)
+    shape: tuple[int, int, int] | None = None
+
+    def work(source: Source) -> Fitted | ImageError:
+        nonlocal shape
+        try:
+            picture = guards.decode(reader.read(source))
+        except ImageError as error:
+            return error
+        if shape is None:  # of the first usable picture, before there are threads
+            own = 4 if picture.alpha is not None else picture.pixels.shape[2]
+            shape = (
+                recipe.height or picture.pixels.shape[0], recipe.width or picture.pixels.shape[1],
+                recipe.channels or own,
+            )  # fmt: skip
+            if not all(28 <= side <= 256 for side in shape[:2]):
+                raise UsageError(
+                    f"the pictures would be {shape[1]}x{shape[0]} pixels, as {source.key!r} is; generators make 28 to "
+                    "256 a side: set height and width in the recipe"
+                )
+        return fitted(picture, *shape)
+
+    try:
+        with archive.Reader(options) as reader, ThreadPoolExecutor(threads) as pool:
+            rest = iter(sources)
+            for source in rest:
+                yield source, work(source)
+                if shape is not None:
+                    break
+            remaining = list(rest)
+            yield from zip(remaining, pool.map(work, remaining), strict=True)
+    finally:
+        guards.close()

@@ -1,0 +1,112 @@
+"""What a training run of a GAN is made of: one frozen dataclass, filled from TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from artgen import config
+from artgen.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GanRecipe:
+    """Settings that decide the weights. Images are counted over all workers, so their number does not matter.
+
+    generator, discriminator: parameters of the architecture `model`.
+    height, width, channels: of the pictures (0: as the first usable one of DATA has); others are fitted to it.
+    classes: the name of a picture's folder is its class. mirror: turn half of the pictures left to right.
+    images: length of the run and of its schedules, counted in real pictures shown; `minutes` > 0 ends both earlier.
+    shards: parts of a batch that are computed one by one, so that the weights are bit for bit those of any number of
+    workers up to it; 0: one for each worker, faster and the same only within 1e-4 (see `training.shards`).
+    X and X_end: from X at the start to X_end at the end, along half a cosine, of learning rate, Adam's beta2, gamma
+    and the augmentation's probability. gamma: of R1 and R2, 0 for none; raise it when the discriminator's loss stays
+    under 0.3. augment_target: above 0, the probability is adapted to this overfitting (ADA) instead, from `augment` on.
+    halflife_images: half-life of the running mean of the generator, at most 5 % of the images seen.
+    grid_images: between two grids of generated pictures.
+    """
+
+    model: str = "r3"
+    generator: dict[str, Any] = field(default_factory=dict)
+    discriminator: dict[str, Any] = field(default_factory=dict)
+    height: int = 0
+    width: int = 0
+    channels: int = 0
+    latent: int = 64
+    classes: bool = False
+    mirror: bool = False
+    batch_images: int = 64
+    shards: int = 4
+    images: int = 2_000_000
+    minutes: float = 0.0
+    game: Literal["bce", "hinge", "relativistic"] = "relativistic"
+    learning_rate: float = 2e-3
+    learning_rate_end: float = 5e-4
+    beta1: float = 0.0
+    beta2: float = 0.9
+    beta2_end: float = 0.99
+    gamma: float = 5.0
+    gamma_end: float = 0.5
+    augment: float = 0.0
+    augment_end: float = 0.0
+    augment_target: float = 0.0
+    halflife_images: int = 20_000
+    seed: int = 0
+    report_steps: int = 50
+    grid_images: int = 50_000
+    checkpoint_minutes: float = 4.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("latent", "batch_images", "images", "report_steps", "grid_images"):
+            _check(name, getattr(self, name), 1)
+        for name in ("height", "width", "channels", "shards", "minutes", "gamma", "gamma_end", "halflife_images",
+                     "checkpoint_minutes"):  # fmt: skip
+            _check(name, getattr(self, name), 0)
+        for name in ("augment", "augment_end", "augment_target"):
+            _check(name, getattr(self, name), 0, 1)
+        for name in ("beta1", "beta2", "beta2_end"):
+            _check(name, getattr(self, name), 0, 0.9999999)
+        for name in ("learning_rate", "learning_rate_end"):
+            _check(name, getattr(self, name), 1e-12)
+
+    @property
+    def steps(self) -> int:
+        return -(-self.images // self.batch_images)
+
+
+def _check(name: str, value: float, least: float, most: float = float("inf")) -> None:
+    if not least <= value <= most:
+        bounds = f"{least:g} or more" if most == float("inf") else f"{least:g} to {most:g}"
+        raise UsageError(f"{name} is {value}; use {bounds}")
+
+
+def gan_recipe_names() -> list[str]:
+    """Recipes shipped with the package."""
+    return sorted(file.name[:-5] for file in _shipped().iterdir() if file.name.endswith(".toml"))
+
+
+def load_gan_recipe(
+    name: str, changes: Mapping[str, Any] | None = None, sets: list[str] | None = None
+) -> GanRecipe:
+    """A shipped recipe by name or a TOML file by path; `changes` and then KEY=VALUE strings on top.
+
+    Raises UsageError: no such recipe, not TOML, an unknown key or a value of the wrong type or out of range.
+    """
+    if name in gan_recipe_names():
+        with resources.as_file(_shipped() / f"{name}.toml") as file:
+            return config.load(GanRecipe, dict(changes or {}), file=str(file), sets=sets)
+    if not Path(name).is_file():
+        raise UsageError(
+            f"no GAN recipe {name!r}; shipped are {', '.join(gan_recipe_names())}, or give a .toml file"
+        )
+    return config.load(GanRecipe, dict(changes or {}), file=name, sets=sets)
+
+
+def _shipped() -> Any:
+    # A folder of their own: a recipe called `default` trains a restorer.
+    return resources.files("artgen.recipes") / "gan"

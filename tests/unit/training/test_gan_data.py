@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from artgen.codecs.decode import decode
+from artgen.codecs.metadata import Metadata
+from artgen.codecs.picture import Picture
+from artgen.errors import UsageError
+from artgen.training.gan_data import RealPictures, fitted, load_real
+from artgen.training.gan_recipe import GanRecipe
+
+
+def recipe(**changes) -> GanRecipe:
+    return GanRecipe(**{"batch_images": 2, "shards": 1, **changes})
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    folder = tmp_path / "data"
+    dice = np.random.default_rng(0)
+    for name in ("cats/1", "cats/2", "dogs/1", "dogs/2"):
+        path = folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(dice.integers(0, 256, (28, 36, 3), np.uint8)).save(path)
+    return folder
+
+
+def test_pictures_of_the_right_size_are_untouched_from_any_input(data, tmp_path):
+    with tarfile.open(tmp_path / "data.tar", "w") as tar, zipfile.ZipFile(tmp_path / "data.zip", "w") as zipped:
+        for path in sorted(data.rglob("*.png")):
+            tar.add(path, str(path.relative_to(data)))
+            zipped.write(path, str(path.relative_to(data)))
+    loaded = [
+        load_real(str(place), recipe(classes=True))
+        for place in (data, tmp_path / "data.tar", tmp_path / "data.zip")
+    ]
+    first = np.array(Image.open(data / "cats" / "1.png"))
+    for real in loaded:
+        assert real.pixels_NCHW.dtype == torch.uint8
+        assert np.array_equal(real.pixels_NCHW[0].permute(1, 2, 0).numpy(), first)
+        assert torch.equal(real.pixels_NCHW, loaded[0].pixels_NCHW)
+        assert real.classes == ("cats", "dogs")
+        assert real.labels_N is not None
+        assert real.labels_N.tolist() == [0, 0, 1, 1]
+        assert not real.changed
+        assert not real.unusable
+
+
+def test_what_does_not_fit_is_changed_or_left_out_and_listed(data):
+    Image.new("RGB", (100, 56), "red").save(data / "wide.png")
+    Image.new("L", (36, 28), 77).save(data / "grey.png")
+    Image.new("RGBA", (36, 28), (0, 0, 0, 0)).save(data / "clear.png")
+    Image.fromarray(np.full((28, 36), 257 * 9, np.uint16)).save(data / "deep.png")
+    (data / "broken.png").write_bytes(b"\x89PNG nothing")
+    real = load_real(str(data), recipe(height=28, width=36), threads=2)
+    assert real.pixels_NCHW.shape == (8, 3, 28, 36)
+    assert real.changed == {
+        "clear.png": "laid on white",
+        "deep.png": "16 bits to 8, L to RGB",
+        "grey.png": "L to RGB",
+        "wide.png": "cropped, resized from 100x56",
+    }
+    assert list(real.unusable) == ["broken.png"]
+    assert real.unusable["broken.png"].startswith("DecodeFailed")
+    by_value = {tuple(pixels[:, 0, 0].tolist()) for pixels in real.pixels_NCHW}
+    assert {(255, 0, 0), (77, 77, 77), (255, 255, 255), (9, 9, 9)} <= by_value
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_pictures_become_the_channels_of_the_model(channels, mode, tmp_path):
+    for source in ("L", "RGB", "RGBA", "LA"):
+        image = Image.new("RGBA", (40, 30), (200, 100, 50, 128)).convert(source)
+        image.save(tmp_path / f"{source}.png")
+        picture = decode((tmp_path / f"{source}.png").read_bytes())
+        assert fitted(picture, 28, 30, channels).pixels.shape == (28, 30, channels)
+    kept = fitted(decode((tmp_path / "RGBA.png").read_bytes()), 30, 40, channels).pixels[0, 0].tolist()
+    white = [round(v * 128 / 255 + 127) for v in (200, 100, 50)]
+    grey = Image.new("RGB", (1, 1), tuple(white)).convert("L").getpixel((0, 0))
+    assert kept == pytest.approx({1: [grey], 3: white, 4: [200, 100, 50, 128]}[channels], abs=1)
+
+
+def test_the_middle_is_what_stays():
+    pixels = np.zeros((40, 100, 1), np.uint8)
+    pixels[:, 30:70] = 200
+    picture = Picture(pixels, None, Metadata(), "L", 8, "PNG", ())
+    assert (fitted(picture, 40, 40, 1).pixels == 200).all()
+    assert (fitted(picture, 28, 28, 1).pixels == 200).all()
+
+
+def numbered(count: int = 7) -> RealPictures:
+    values = torch.arange(count, dtype=torch.uint8)
+    ramp = torch.arange(28, dtype=torch.uint8) * 8
+    return RealPictures(values[:, None, None, None] + ramp.expand(count, 1, 28, 28), values.long(), (), {}, {})
+
+
+def test_a_batch_depends_on_its_position_alone_and_an_epoch_shows_every_picture_once():
+    real, settings = numbered(), recipe(mirror=True)
+    whole = real.batch(settings, 0, 21)
+    for first, count in ((0, 5), (5, 9), (14, 7)):
+        part = real.batch(settings, first, count)
+        assert torch.equal(part.pixels, whole.pixels[first : first + count])
+        assert part.labels is not None
+        assert whole.labels is not None
+        assert torch.equal(part.labels, whole.labels[first : first + count])
+    assert whole.labels is not None
+    epochs = whole.labels.view(3, 7)
+    assert all(sorted(epoch.tolist()) == list(range(7)) for epoch in epochs)
+    assert not torch.equal(epochs[0], epochs[1])
+    turned = whole.pixels[:, 0, 0, 0] > whole.pixels[:, 0, 0, -1]
+    assert 0 < turned.sum() < 21
+    assert not (real.batch(recipe(), 0, 21).pixels[:, 0, 0, 0] > 100).any()
+
+
+def test_data_that_cannot_be_trained_on_is_a_usage_error(data, tmp_path):
+    with pytest.raises(UsageError, match="holds 4 usable pictures, fewer than batch_images 8"):
+        load_real(str(data), recipe(batch_images=8))
+    one_class = tmp_path / "one"
+    shutil.copytree(data / "cats", one_class / "cats")
+    with pytest.raises(UsageError, match="all pictures lie in one folder 'cats'"):
+        load_real(str(one_class), recipe(classes=True))
+    large = tmp_path / "large"
+    large.mkdir()
+    for number in range(2):
+        Image.new("RGB", (300, 200)).save(large / f"{number}.png")
+    with pytest.raises(UsageError, match=r"would be 300x200 pixels, as '0\.png' is"):
+        load_real(str(large), recipe())
+    assert load_real(str(large), recipe(height=28, width=42)).pixels_NCHW.shape == (2, 3, 28, 42)
