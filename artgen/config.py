@@ -54,6 +54,9 @@ class RestoreConfig:
     storage_options: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("input", "output", "masks"):
+            if getattr(self, name) == "":
+                raise UsageError(f"{name} '' is empty: give a path or URL (. is the current folder)")
         _at_least("tile", self.tile, 32)
         if self.overlap is not None:
             _at_least("overlap", self.overlap, 0)

@@ -62,8 +62,11 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
 
 def list_input(config: RestoreConfig, scratch: str) -> Listing:
     """INPUT and masks; seek points of .tar.gz archives go to `scratch` unless an earlier run kept them in OUTPUT."""
-    options, kept = config.storage_options, indexes_of(config)
-    cache_dir = kept if uri.exists(kept, options) else scratch
+    kept = indexes_of(config)
+    try:
+        cache_dir = kept if uri.exists(kept, config.storage_options) else scratch
+    except StorageError as error:
+        raise UsageError(f"OUTPUT {uri.shown(config.output)} cannot be used: {error}") from error
     masks = None if config.masks is None else _scan(config.masks, config, cache_dir)
     return Listing(place(config.input), _scan(config.input, config, cache_dir), masks)
 

@@ -30,11 +30,13 @@ def is_local(uri: str) -> bool:
 
 
 def local_path(uri: str) -> str:
-    """The path of a local `uri`, `~` expanded. Raises UsageError for any other protocol."""
+    """The absolute path of a local `uri`, `~` expanded and `..` resolved by its text, so that every look at it finds the
+    same place whatever exists. Raises UsageError for any other protocol.
+    """
     name = scheme(uri)
     if name not in _LOCAL:
         raise UsageError(f"{shown(uri)!r} is not on this machine; give a local path or a file:// URL")
-    return os.path.expanduser(uri[len(name) + 3 :] if name else uri)
+    return os.path.abspath(os.path.expanduser(uri[len(name) + 3 :] if name else uri))
 
 
 def join(uri: str, *parts: str) -> str:

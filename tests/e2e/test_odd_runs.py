@@ -93,3 +93,12 @@ def test_passwords_in_addresses_are_not_kept(tmp_path: Path) -> None:
     config = RestoreConfig(input="s3://id:hidden@bucket/in?sig=hidden", output="s3://id:hidden@bucket/out")
     assert told(config)["input"] == "s3://bucket/in"
     assert "hidden" not in json.dumps(told(config))
+
+
+def test_output_may_lead_through_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", {"a.png": pictures.png(pictures.picture(1))})
+    for _ in range(2):
+        result = artgen_here("restore", source, f"{tmp_path}/nowhere/../out", *IDENTITY)
+        assert result.returncode == 0, result.stderr
+        assert "1 images restored" in result.stdout
+    assert list(shas(tmp_path / "out")) == ["a.png"]

@@ -22,6 +22,8 @@ def test_later_sources_of_a_setting_win(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
+        ({"input": ""}, "input ''"),
+        ({"output": ""}, "output ''"),
         ({"to": 5}, "to 5 is not a list"),
         ({"to": []}, "--to png"),
         ({"to": ["gif"]}, "'gif'"),
