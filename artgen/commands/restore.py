@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from artgen.commands.places import check_output, check_places, clear_output, place, told
 from artgen.config import RestoreConfig
 from artgen.console import Console
-from artgen.errors import RunError, UsageError
+from artgen.errors import RunError, StorageError, UsageError
 from artgen.records import Outcome, Skipped, Source
 from artgen.storage import archive, atomic, uri
 from artgen.storage.ledger import Ledger

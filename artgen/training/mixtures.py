@@ -79,6 +79,7 @@ def _jpeg(x: Tensor, scale: float, generator: Generator) -> Damaged:
     quality = 8 + 87 * uniform(generator, 0, 1) ** 1.5
     # Half of the crops do not start on the grid of 8x8 blocks, like pictures that were cropped later.
     top, left = (integer(generator, 0, 7), integer(generator, 0, 7)) if _chance(generator, 0.5) else (0, 0)
+    top, left = min(top, x.shape[2] - 1), min(left, x.shape[3] - 1)  # what can be mirrored
     image, _ = OPERATORS[kind](
         F.pad(x, (left, 0, top, 0), mode="reflect"), 100 - scale * (100 - quality), generator
     )

@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from artgen.commands.places import told
 from artgen.config import RestoreConfig
 from artgen.work.lock import only_driver
@@ -102,3 +104,26 @@ def test_output_may_lead_through_a_folder_that_is_not_there(tmp_path: Path) -> N
         assert result.returncode == 0, result.stderr
         assert "1 images restored" in result.stdout
     assert list(shas(tmp_path / "out")) == ["a.png"]
+
+
+def test_an_output_that_does_not_answer_is_exit_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = pictures.write_folder(tmp_path / "in", {"a.png": pictures.png(pictures.picture(1))})
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "hidden")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    result = artgen_here("restore", source, "s3://bucket/out", *IDENTITY)
+    assert result.returncode == 2, result.stderr
+    assert "s3://bucket/out" in result.stderr
+    assert "hidden" not in result.stderr
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_damage_of_tiny_pictures(tmp_path: Path, size: int) -> None:
+    contents = {f"{n}.png": pictures.png(pictures.picture(n, size, size)) for n in range(12)}
+    source = pictures.write_folder(tmp_path / "in", contents)
+    flags = ("--noise", "25", "--missing", "0.3", "--holes", "--scratches", "--blur", "--fade", "--jpeg", "20")
+    for number, chosen in enumerate((flags, ("--mixture",))):
+        result = artgen_here("damage", source, tmp_path / f"out{number}", *chosen)
+        assert result.returncode == 0, result.stderr
+        assert len(list((tmp_path / f"out{number}/images").iterdir())) == len(contents)
