@@ -18,4 +18,14 @@ def l2(restored: Tensor, clean: Tensor) -> Tensor:
     return F.mse_loss(restored, clean)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "l2": l2}
+def relative_l1(restored: Tensor, clean: Tensor) -> Tensor:
+    """Mean absolute error of each picture over its own size, as the mean of PSNR counts it.
+
+    With plain l1 the heavy damage (salt and pepper of 70 %) has many times the say of the light (scratches,
+    JPEG). The gradient is that of 0.03 log(error + 0.002): of l1's scale at the error of noise of sigma 40.
+    """
+    errors = (restored - clean).abs().flatten(1).mean(1)
+    return 0.03 * (errors / (errors.detach() + 0.002)).mean()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "l2": l2, "relative_l1": relative_l1}

