@@ -71,7 +71,7 @@ def gradients(recipe: GanRecipe, rank: int = 0, world: int = 1) -> dict[str, tor
     torch.manual_seed(1)
     for network in (state.generator, state.discriminator):
         for weights in network.parameters():
-            torch.nn.init.normal_(weights, std=0.1)
+            torch.nn.init.normal_(weights, std=0.3)
     add_up = dist.all_reduce if world > 1 else None
     shards = Shards(recipe.batch_images, recipe.shards, rank, world, add_up)
     step = step_of(recipe, state, real, shards)

@@ -1,0 +1,219 @@
+"""The loop, the checkpoints and the run folder together, on real files."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from artgen.errors import RunError, StorageError, UsageError
+from artgen.inference.sample import sample
+from artgen.models.gans.weights import painter_from
+from artgen.training.gan_data import Reals
+from artgen.training.gan_recipe import GanRecipe, gan_recipe_names, load_gan_recipe
+from artgen.training.gan_run import train_gan
+from artgen.training.gan_state import load_gan, save_gan
+from artgen.training.journal import read_log
+from artgen.training.loop_gan import train
+from artgen.training.shards import Shards
+from tests.unit.training import gan_ranks
+
+
+def recipe(**changes) -> GanRecipe:
+    values = {
+        "model": "r3", "generator": gan_ranks.R3, "discriminator": gan_ranks.R3, "batch_images": 4, "shards": 2,
+        "images": 80, "latent": 8, "report_steps": 5, "grid_images": 40, "precision": "fp32", "classes": True,
+        "augment": 0.3, "augment_target": 0.2, "halflife_images": 8,
+    }  # fmt: skip
+    return GanRecipe(**{**values, **changes})
+
+
+@pytest.fixture
+def data(tmp_path) -> str:
+    dice = np.random.default_rng(0)
+    for name in ("a/1", "a/2", "b/1", "b/2", "b/3"):
+        path = tmp_path / "data" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(dice.integers(0, 256, (28, 32), np.uint8)).save(path)
+    (tmp_path / "data" / "a" / "broken.png").write_bytes(b"\x89PNG nothing")
+    return str(tmp_path / "data")
+
+
+def tensors(run: Path, step: int) -> dict[str, torch.Tensor]:
+    place = run / "checkpoints" / f"step-{step:08d}"
+    networks = {
+        f"{part}/{key}": value
+        for part in ("generator", "discriminator", "mean")
+        for key, value in load_file(place / f"{part}.safetensors").items()
+    }
+    for part in ("generator_optimizer", "discriminator_optimizer"):
+        saved = torch.load(place / f"{part}.pt", weights_only=True)
+        networks |= {f"{part}/{n}/{key}": v for n, values in saved["state"].items() for key, v in values.items()}
+    return networks
+
+
+def test_ten_steps_and_ten_more_are_twenty_bit_for_bit(data, tmp_path):
+    settings = recipe()
+    train_gan(data, str(tmp_path / "straight"), settings)
+
+    def stop(numbers):
+        if numbers["step"] == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_gan(data, str(tmp_path / "broken"), replace(settings, checkpoint_minutes=0.0), report=stop)
+    assert not (tmp_path / "broken" / "checkpoints" / "step-00000010").exists()
+    train_gan(data, str(tmp_path / "broken"), settings)
+    straight, broken = tensors(tmp_path / "straight", 20), tensors(tmp_path / "broken", 20)
+    assert straight.keys() == broken.keys()
+    assert [key for key in straight if not torch.equal(straight[key], broken[key])] == []
+    positions = [
+        json.loads((tmp_path / run / "checkpoints" / "step-00000020" / "position.json").read_text())
+        for run in ("straight", "broken")
+    ]
+    assert positions[0]["augment"] == positions[1]["augment"] != settings.augment
+    assert len(list((tmp_path / "broken" / "checkpoints").iterdir())) == 2
+    assert [line["resumed_at"] for line in read_log(str(tmp_path / "broken")) if "resumed_at" in line] == [-1, 9]
+
+
+def test_a_run_leaves_a_model_a_log_grids_and_what_became_of_the_data(data, tmp_path):
+    run = tmp_path / "run"
+    path = train_gan(data, str(run), recipe())
+    painter = painter_from(Path(path).read_bytes(), path)
+    assert (painter.facts.height, painter.facts.width, painter.facts.classes) == (28, 32, ("a", "b"))
+    assert sample(painter, [3]).shape == (1, 28, 32, 1)
+    told = json.loads((run / "data.json").read_text())
+    assert told["pictures"] == 5
+    assert list(told["unusable"]) == ["a/broken.png"]
+    assert sorted(p.name for p in run.glob("*.png")) == ["fakes-000000.png", "reals.png"]
+    assert Image.open(run / "fakes-000000.png").size == (8 * 32, 8 * 28)
+    curves = [line for line in read_log(str(run)) if "d_loss" in line]
+    assert [line["step"] for line in curves] == [5, 10, 15, 20]
+    named = {
+        "images",
+        "d_loss",
+        "g_loss",
+        "r1",
+        "r2",
+        "d_right",
+        "d_grad",
+        "g_grad",
+        "augment",
+        "images_per_s",
+        "gamma",
+    }
+    assert named <= curves[0].keys()
+    assert curves[0]["gamma"] > curves[-1]["gamma"]
+    assert list((run / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize("name", ["article", "dcgan", "dcgan-tuned", "default"])
+def test_every_shipped_recipe_takes_a_step(name):
+    small = {"mlp": {"widths": [8]}, "dcgan": {"base": 4}, "r3": gan_ranks.R3}[load_gan_recipe(name).model]
+    settings = load_gan_recipe(
+        name,
+        {
+            "batch_images": 4,
+            "shards": 2,
+            "images": 4,
+            "generator": small,
+            "discriminator": small,
+            "report_steps": 1,
+        },
+    )
+    _, told = gan_ranks.trained(settings)
+    assert all(math.isfinite(value) for value in told[0].values())
+    assert 0 <= told[0]["d_right"] <= 1
+    assert told[0]["skipped"] == 0
+
+
+def test_the_shipped_recipes_and_changes_on_top(tmp_path):
+    assert gan_recipe_names() == ["article", "dcgan", "dcgan-tuned", "default"]
+    assert load_gan_recipe("article").latent == 100
+    assert load_gan_recipe("default", {"images": 3}, ["gamma=7"]).gamma == 7
+    (tmp_path / "mine.toml").write_text('model = "dcgan"\ngamma-end = 2\n')
+    assert load_gan_recipe(str(tmp_path / "mine.toml")).gamma_end == 2
+    for name, sets, message in (
+        ("nothing", None, "no GAN recipe 'nothing'"),
+        ("default", ["gama=3"], "did you mean 'gamma'"),
+        ("default", ["gamma=-3"], r"gamma is -3\.0; use 0 or more"),
+        ("default", ["beta2=1"], r"beta2 is 1\.0"),
+        ("default", ["game=chess"], "game 'chess' is not known"),
+        ("default", ["augment_end=2"], "use 0 to 1"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            load_gan_recipe(name, sets=sets)
+
+
+def test_a_batch_that_does_not_divide_up_is_refused():
+    with pytest.raises(UsageError, match="batch_images is 6, which 4 shards cannot share"):
+        Shards(6, 4)
+    with pytest.raises(UsageError, match="3 workers cannot share 2 shards"):
+        Shards(6, 2, 0, 3)
+    assert [list(Shards(12, 4, rank, 3).ours) for rank in range(3)] == [[0], [1], [2, 3]]
+    assert [list(Shards(12, 0, rank, 3).ours) for rank in range(3)] == [[0], [1], [2]]
+
+
+def test_steps_that_are_not_finite_change_nothing_and_many_end_the_run():
+    state, _ = gan_ranks.start(gan_ranks.RECIPE)
+    before = {key: value.clone() for key, value in gan_ranks.weights_of(state).items()}
+
+    def loud(first: int, count: int) -> Reals:
+        return Reals(torch.full((count, 1, 28, 28), math.nan), None)
+
+    settings = recipe(images=10**4, classes=False)
+    with pytest.raises(RunError, match="20 steps in a row were not finite"):
+        train(state, loud, 8, settings, report=lambda _: None, save=lambda _: None)
+    assert all(torch.equal(before[key], value) for key, value in gan_ranks.weights_of(state).items())
+
+
+def test_the_default_game_is_learnt():
+    # A picture that is all light or all dark: the generator must find both.
+    settings = recipe(
+        images=4000, batch_images=16, shards=1, classes=False, report_steps=50, learning_rate=4e-3, gamma=1.0,
+        augment=0.0, augment_target=0.0, model="mlp", generator={"widths": [16]}, discriminator={"widths": [16]},
+    )  # fmt: skip
+    state, _ = gan_ranks.start(settings)
+
+    def reals(first: int, count: int) -> Reals:
+        light = (torch.arange(first, first + count) % 2 * 200 + 20).to(torch.uint8)
+        return Reals(light[:, None, None, None].expand(count, 1, 28, 28), None)
+
+    train(state, reals, 8, settings, report=lambda _: None, save=lambda _: None)
+    with torch.no_grad():
+        means = state.mean(torch.randn(200, 8), None).mean((1, 2, 3))
+    assert 0.2 < (means > 0).float().mean() < 0.8
+    assert means.abs().mean() > 0.4
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(data, tmp_path):
+    train_gan(data, str(tmp_path / "run"), recipe(images=4))
+    with pytest.raises(UsageError, match="another architecture"):
+        train_gan(data, str(tmp_path / "run"), recipe(images=4, generator={**gan_ranks.R3, "blocks": 2}))
+
+
+def test_damaged_checkpoints_and_failed_saves_leave_the_last_good_one(tmp_path):
+    state, real = gan_ranks.start(gan_ranks.RECIPE)
+    facts = gan_ranks.facts(gan_ranks.RECIPE, real)
+    folder, run = tmp_path / "checkpoints", str(tmp_path)
+    for state.step in (1, 2):
+        save_gan(state, run, facts)
+    (folder / "step-00000002" / "mean.safetensors").write_bytes(b"cut")
+    assert load_gan(state, run)
+    assert state.step == 1
+    state.step = 3
+    (folder / "step-00000003").write_text("in the way")
+    with pytest.raises(StorageError, match="the one before it is intact"):
+        save_gan(state, run, facts)
+    assert load_gan(state, run)
+    assert state.step == 1
+    (folder / "step-00000001" / "generator_optimizer.pt").unlink()
+    with pytest.raises(RunError, match="no checkpoint of"):
+        load_gan(state, run)
