@@ -98,23 +98,23 @@ def private_workers(workers: str, device: str) -> int:
     return wanted[1] if wanted and device == "cpu" else cores()
 
 
-def pool(workers: str, device: str) -> Pool:
-    """Actors for `--workers` (`auto`: one for each GPU, or each CPU but SPARE_CPUS) on what the cluster has now.
+def pool(workers: str, device: str, nodes: list[dict[str, Any]]) -> Pool:
+    """Actors for `--workers` (`auto`: one for each GPU, or each CPU but SPARE_CPUS) on `nodes`, as ray.nodes() tells them.
 
-    On CPUs an actor takes one core; beside a GPU it takes that GPU's share of the cores of its node.
+    On CPUs an actor takes one core; beside a GPU it takes that GPU's share of the cores of its node, MOST_FEEDERS at most.
     """
     wanted = worker_range(workers)
-    total = int(ray.cluster_resources().get("CPU", 0))
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
     if device == "cpu":
-        fitting = max(1, total - SPARE_CPUS if total > 1 else total)
+        total = int(sum(resources.get("CPU", 0) for resources in alive))
+        fitting = max(1, total - SPARE_CPUS)
         least, most = wanted or (fitting, fitting)
         return Pool(least, most, 1, 0)
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if device == "cuda" else 1
-    shares = [
-        int(node["Resources"].get("CPU", 1) - SPARE_CPUS) // max(1, int(node["Resources"].get("GPU", 1)))
-        for node in ray.nodes()
-        if node["Alive"] and (node["Resources"].get("GPU") or device != "cuda")
-    ]
+    with_gpu = [resources for resources in alive if resources.get("GPU", 0) >= 1]
+    if device != "cuda":  # one device of this machine that Ray does not count (mps)
+        with_gpu = [{**resources, "GPU": 1} for resources in alive[:1]]
+    gpus = int(sum(resources["GPU"] for resources in with_gpu))
+    shares = [int(resources.get("CPU", 0) - SPARE_CPUS) // int(resources["GPU"]) for resources in with_gpu]
     least, most = wanted or (max(1, gpus), max(1, gpus))
     return Pool(least, most, max(1, min([*shares, MOST_FEEDERS])), 1 if device == "cuda" else 0)
 

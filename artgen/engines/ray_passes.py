@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, cast
 
+import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.exceptions import ExecutionTimeoutError, SystemException
@@ -89,7 +90,7 @@ def _pass(
     """One Ray Data pipeline over `tasks`: a block for each unit, so that is all that is lost with it. Ray retries
     nothing: its own retries never end, or hang where a node stays away."""
     job = orders.job
-    pool = ray_cluster.pool(workers, job.device)
+    pool = ray_cluster.pool(workers, job.device, ray.nodes())
     most = min(pool.most, len(tasks))
     orders = replace(orders, threads=pool.cpus)
     calls = 2 if pool.cpus > 1 and not alone else 1  # the next unit starts while one ends

@@ -51,7 +51,7 @@ def slow_files(count: int) -> dict[str, bytes]:
 def test_a_node_goes_in_the_middle(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its actor has nowhere to start again, as the others take all CPUs: nothing may wait for it."""
     monkeypatch.setattr(RayEngine, "worker_class", FaultyWorker)
-    source, output = pictures.write_folder(tmp_path / "in", slow_files(36)), tmp_path / "out"
+    source, output = pictures.write_folder(tmp_path / "in", slow_files(24)), tmp_path / "out"
     node = cluster.add_node(num_cpus=1)
     gone = []
 
@@ -67,7 +67,7 @@ def test_a_node_goes_in_the_middle(cluster: Cluster, tmp_path: Path, monkeypatch
         input=str(source), output=str(output), unit_images=2, workers="4", address=cluster.address
     )
     assert restore(config, Console(quiet=True)) == 0
-    assert 4 <= gone[0] < 18
+    assert 4 <= gone[0] < 12
     assert run_json(output)["runs"][-1]["engine"] == "ray"
     assert len(lines(output, "pids")) >= 4
     clean = RestoreConfig(input=str(source), output=str(tmp_path / "local"))
@@ -79,7 +79,7 @@ def test_a_job_uses_the_cluster_it_runs_in(cluster: Cluster, tmp_path: Path) -> 
     source = pictures.write_folder(tmp_path / "in", pictures.files(5))
     command = [sys.executable, str(ROOT / "jobs" / "restore.py"), "in", "out", "--engine", "ray", "--json"]
     result = subprocess.run(
-        command, cwd=tmp_path, env={**environment(), "RAY_ADDRESS": cluster.address}, capture_output=True, text=True,
+        command, cwd=tmp_path, env={**environment(), "RAY_ADDRESS": str(cluster.address)}, capture_output=True, text=True,
         timeout=240, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -88,18 +88,28 @@ def test_a_job_uses_the_cluster_it_runs_in(cluster: Cluster, tmp_path: Path) -> 
     assert len(rows(tmp_path / "out")) == len(list(source.rglob("*.*"))) == 5
 
 
+@pytest.mark.slow
 def test_from_outside_over_ray_client(cluster: Cluster, tmp_path: Path) -> None:
     broken = {"broken.png": b"\x89PNG\r\n\x1a\nno more"}
     source = pictures.write_folder(tmp_path / "in", {**pictures.files(5), **broken})
-    address = f"ray://{cluster.address.rpartition(':')[0]}:{client_port[0]}"
-    result = artgen("restore", source, tmp_path / "out", "--address", address, "--unit-images", "2")
+    address = f"ray://{str(cluster.address).rpartition(':')[0]}:{client_port[0]}"
+    flags = ["--address", address, "--unit-images", "2"]
+    result = artgen_over_client("restore", source, tmp_path / "out", *flags)
     assert result.returncode == 3, result.stderr
     assert "Traceback" not in result.stderr
     assert len(rows(tmp_path / "out")) == 6
-    stopped = artgen("restore", source, tmp_path / "stopped", "--address", address, "--on-error", "stop")
+    stopped = artgen_over_client("restore", source, tmp_path / "stopped", *flags, "--on-error", "stop")
     assert stopped.returncode == 1
     assert "broken.png: DecodeFailed" in stopped.stdout
     assert "Traceback" not in stopped.stderr
+
+
+def artgen_over_client(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A busy machine may take longer than the half minute that Ray waits for its own server of a client: then again."""
+    result = artgen(*arguments)
+    if "Starting Ray client server failed" in result.stderr:
+        result = artgen(*arguments)
+    return result
 
 
 def command_of(source: Path, output: Path, *flags: str) -> list[str]:
@@ -113,13 +123,14 @@ def wait_for_parts(output: Path, count: int, process: subprocess.Popen[str]) -> 
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_drivers_killed_and_engines_changed(cluster: Cluster, tmp_path: Path) -> None:
     contents = {f"{n:02d}.png": pictures.png(pictures.picture(n, 200, 150)) for n in range(40)}
     source, output = pictures.write_folder(tmp_path / "in", contents), tmp_path / "out"
     rng = random.Random(2)
     done = 0
     for engine in ("ray", "local", "ray"):
-        flags = ["--engine", engine, *(["--address", cluster.address] if engine == "ray" else [])]
+        flags = ["--engine", engine, *(["--address", str(cluster.address)] if engine == "ray" else [])]
         process = subprocess.Popen(
             command_of(source, output, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=environment(), start_new_session=True,
@@ -130,7 +141,7 @@ def test_drivers_killed_and_engines_changed(cluster: Cluster, tmp_path: Path) ->
         done = len(list(output.glob("manifest/part-*.parquet")))
         assert done
     last = subprocess.run(
-        command_of(source, output, "--address", cluster.address), capture_output=True, text=True, env=environment(),
+        command_of(source, output, "--address", str(cluster.address)), capture_output=True, text=True, env=environment(),
         timeout=240, check=False,
     )  # fmt: skip
     assert last.returncode == 0, last.stderr

@@ -101,13 +101,13 @@ def test_what_dies_once_is_done_again_whole(cluster: None, faulty: None, tmp_pat
 
 
 def test_actors_killed_at_random_moments(cluster: None, faulty: None, tmp_path: Path) -> None:
-    contents = {f"slow-{name.replace('/', '-')}": data for name, data in pictures.files(40).items()}
+    contents = {f"slow-{name.replace('/', '-')}": data for name, data in pictures.files(28).items()}
     source = pictures.write_folder(tmp_path / "in", contents)
     output, ended, killed = tmp_path / "out", threading.Event(), []
 
     def kill() -> None:
         rng = random.Random(20261123)
-        while not ended.wait(rng.uniform(1, 6)) and len(killed) < 6:
+        while not ended.wait(rng.uniform(1, 6)) and len(killed) < 4:
             pids = [
                 int(pid) for pid in lines(output, "pids") if pid not in killed and os.path.exists(f"/proc/{pid}")
             ]

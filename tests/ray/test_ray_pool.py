@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from artgen.engines.ray_cluster import Pool, pool
+
+
+def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict:
+    return {"Alive": alive, "Resources": {"CPU": cpus, **({"GPU": gpus} if gpus else {})}}
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "nodes", "expected"),
+    [
+        ("auto", "cpu", [node(1)], Pool(1, 1, 1, 0)),
+        ("auto", "cpu", [node(0)], Pool(1, 1, 1, 0)),
+        ("auto", "cpu", [node(3), node(8), node(8, alive=False)], Pool(10, 10, 1, 0)),
+        ("2:20", "cpu", [node(3)], Pool(2, 20, 1, 0)),
+        ("auto", "cuda", [node(4), node(17, 2), node(33, 4)], Pool(6, 6, 8, 1)),
+        ("auto", "cuda", [node(200, 1)], Pool(1, 1, 32, 1)),
+        ("1:8", "cuda", [node(9, 2)], Pool(1, 8, 4, 1)),
+        ("auto", "cuda", [node(4)], Pool(1, 1, 32, 1)),
+        ("auto", "mps", [node(9)], Pool(1, 1, 8, 0)),
+    ],
+)
+def test_actors_fit_the_nodes(workers: str, device: str, nodes: list[dict], expected: Pool) -> None:
+    assert pool(workers, device, nodes) == expected
