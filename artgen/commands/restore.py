@@ -48,7 +48,7 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
                 console.result(describe(config, engine.name, listed, settings))
                 return 0
             check_output(config)
-            with only_driver(config.output):
+            with only_driver(config.output, console.say):
                 clear_output(config)
                 keep_indexes(scratch, config)
                 plan = plans.prepare(

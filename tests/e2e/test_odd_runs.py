@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from artgen.commands.places import told
 from artgen.config import RestoreConfig
 from artgen.work.lock import only_driver
 from tests import pictures
-from tests.runs import artgen_here, rows, shas
+from tests.runs import ARTGEN, artgen_here, environment, rows, run_json, shas
 
 IDENTITY = ("--model", "identity", "--workers", "1")
 
@@ -80,15 +82,37 @@ def test_an_input_without_an_image_is_a_mistake(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_second_driver_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path: Path) -> None:
-    source = pictures.write_folder(tmp_path / "in", {"a.png": pictures.png(pictures.picture(1))})
+def test_two_drivers_by_mistake_end_with_one_row_for_each_key(tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", pictures.files(6))
     output = tmp_path / "out"
-    (output / "_artgen").mkdir(parents=True)
-    with only_driver(str(output)):
-        result = artgen_here("restore", source, output, *IDENTITY)
-        assert result.returncode == 2
-        assert f"process {os.getpid()}" in result.stderr
-    assert artgen_here("restore", source, output, *IDENTITY).returncode == 0
+    command = [*ARTGEN, "restore", str(source), str(output), *IDENTITY]
+    drivers = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+        for _ in range(2)
+    ]
+    said = [driver.communicate(timeout=200) for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], said
+    assert len(shas(output)) == 6
+    assert sorted(run["images"] for run in run_json(output)["runs"]) == [0, 6]
+
+
+def test_a_second_driver_says_that_it_waits_and_a_dead_one_is_not_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "_artgen").mkdir()
+    said: list[str] = []
+    waited = threading.Event()
+
+    def second() -> None:
+        with only_driver(str(tmp_path), said.append):
+            waited.set()
+
+    with only_driver(str(tmp_path), said.append):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not waited.wait(0.3)
+    assert waited.wait(10)
+    thread.join()
+    assert len(said) == 1
+    assert f"process {os.getpid()}" in said[0]
 
 
 def test_passwords_in_addresses_are_not_kept(tmp_path: Path) -> None:
