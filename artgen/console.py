@@ -43,7 +43,8 @@ class Console:
         self._total, self._done, self._begun_with = total, done, done
         self._started = self._last_line = time.monotonic()
         if done:
-            self.say(f"{done} of {total} images are already done; going on with the rest")
+            rest = "going on with the rest" if done < total else "nothing is left to do"
+            self.say(f"{done} of {total} images are already done; {rest}")
         if total == done or self.quiet or self.as_json or not sys.stderr.isatty():
             return
         from rich.console import Console as RichConsole

@@ -37,7 +37,8 @@ def _sources(output: str, keys: Iterable[str], options: dict[str, Any] | None) -
     wanted = set(keys)
     reader = Reader(options, uri.join(output, "_artgen", "index"))
     found: dict[str, Callable[[], bytes]] = {}
-    for plan in plans.all_plans(output, options):
+    latest = plans.current(output, options)
+    for plan in sorted(plans.all_plans(output, options), key=lambda plan: plan == latest):  # its places hold today
         for entry in plans.PlanReader(plan.folder, options).entries(plan):
             if entry.source.key in wanted:
                 found[entry.source.key] = lambda source=entry.source: reader.read(source)
