@@ -68,7 +68,7 @@ def train(config: TrainConfig, recipe: RestorerRecipe, report: Report, console: 
         # This process may run on a node without a GPU: what the cluster has counts.
         auto = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
         device = auto if config.device == "auto" else config.device
-        pool = ray_cluster.pool(config.workers, device)
+        pool = ray_cluster.pool(config.workers, device, ray.nodes())
         if pool.most > recipe.batch_images:
             raise UsageError(
                 f"batch_images is {recipe.batch_images}, too few for {pool.most} workers; raise it or use fewer workers"
@@ -88,6 +88,11 @@ def _open_cluster(config: TrainConfig) -> bool:
         return False
     address = ray_cluster.address_of(config.address)
     if address is not None:
+        if address.startswith("ray://"):
+            raise UsageError(
+                f"training does not run over the Ray client ({address!r}): give the cluster's own address as --address "
+                "HOST:6379, or submit with `ray job submit -- python jobs/train_restorer.py ...`"
+            )
         ray_cluster.connect(address)
     else:
         ray_cluster.start_private(ray_cluster.private_workers(config.workers, pick_device(config.device)))
