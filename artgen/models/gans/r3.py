@@ -103,7 +103,13 @@ class R3Generator(nn.Module):
         for (above, below), size in zip(pairwise(widths), stages[1:], strict=True):
             layers += [Resample(above, below, size), *[Block(below, group, expansion) for _ in range(blocks)]]
         if stem:
-            layers += [nn.Conv2d(base, 4 * facts.channels, 3, padding=1), nn.PixelShuffle(2)]
+            last = nn.Conv2d(base, 4 * facts.channels, 3, padding=1)
+            with torch.no_grad():
+                # The four pixels that each one becomes start equal, or pictures start as checkerboards
+                # (Aitken et al. 2017, ICNR).
+                for values in (last.weight, last.bias):
+                    values.copy_(values[::4].repeat_interleave(4, 0))  # pyright: ignore[reportOptionalMemberAccess, reportOptionalSubscript]
+            layers += [last, nn.PixelShuffle(2)]
         else:
             layers.append(nn.Conv2d(base, facts.channels, 1))
         self.layers = nn.Sequential(*layers)

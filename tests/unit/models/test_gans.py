@@ -56,6 +56,13 @@ def test_a_block_starts_as_the_identity_and_r3_has_no_normalisation():
         assert not list(network.buffers())
 
 
+def test_pictures_of_a_stem_start_without_a_checkerboard():
+    x = build_generator(facts(channels=3))(torch.randn(2, 8))
+    assert torch.equal(x[..., ::2, ::2], x[..., 1::2, 1::2])
+    assert torch.equal(x[..., ::2, ::2], x[..., ::2, 1::2])
+    assert x[..., ::2, ::2].std() > 0
+
+
 @pytest.mark.parametrize("architecture", ["mlp", "r3"])
 def test_a_verdict_is_of_one_picture_alone(architecture):
     # What R1 and R2 take for granted; batch norm breaks it.

@@ -17,7 +17,7 @@ from artgen.training.shards import Shards
 
 R3 = {"base": 8, "most": 16, "group": 4}
 RECIPE = GanRecipe(
-    model="r3", generator=R3, discriminator=R3, batch_images=8, shards=4, images=40, latent=8, report_steps=2,
+    model="r3", generator=R3, discriminator=R3, batch_images=8, shards=4, images=24, latent=8, report_steps=2,
     augment=0.4, augment_target=0.1, mirror=True, grid_images=32, precision="fp32",
 )  # fmt: skip
 DCGAN = replace(
@@ -109,7 +109,7 @@ def run(rank: int, world: int, store: str, out: str) -> None:
 def cases() -> dict[str, GanRecipe]:
     return {
         "r3": RECIPE,
-        "classes": replace(RECIPE, images=24),
+        "classes": RECIPE,
         "dcgan": DCGAN,
         "fast": replace(RECIPE, shards=0, augment=0.4, augment_target=0.0, augment_end=0.4),
     }
