@@ -6,37 +6,14 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from artgen.config import load, worker_range
 from artgen.console import Console
 from artgen.errors import RunError, UsageError
 from artgen.storage import atomic, uri
-from artgen.training.recipe import RestorerRecipe, load_recipe
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """What says where and how a run is trained; what decides its weights is in the recipe.
-
-    data: INPUTs as of `artgen restore`, separated by commas. workers: processes that train together, N or MIN:MAX.
-    """
-
-    data: str
-    folder: str
-    engine: Literal["auto", "local", "ray"] = "auto"
-    address: str | None = None
-    workers: str = "auto"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    storage_options: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        wanted = worker_range(self.workers)
-        if self.engine == "local" and self.address is not None:
-            raise UsageError(f"--engine local takes no cluster address ({self.address!r}): drop one of the two")
-        if self.engine == "local" and wanted is not None and wanted[1] > 1:
-            raise UsageError(f"--engine local trains in one process, not {self.workers}: use --engine ray")
+from artgen.training.recipe import RestorerRecipe, TrainConfig, load_recipe
+from artgen.work.lock import only_driver
 
 
 def train_restorer(args: dict[str, Any], console: Console) -> int:
@@ -61,10 +38,12 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
         console.result(facts)
         return 0
     _prepare(config)
-    going_on = f", going on from step {facts['step']}" if facts["step"] else ""
-    console.say(f"training {recipe.model!r} on {len(kept)} images, {len(held)} held out{going_on}")
-    ended = _run(engine, config, recipe, console)
-    return _conclude(config, recipe, ended, console)
+    with only_driver(config.folder, console.say):
+        step = last_step(config.folder, config.storage_options)
+        going_on = f", going on from step {step}" if step else ""
+        console.say(f"training {recipe.model!r} on {len(kept)} images, {len(held)} held out{going_on}")
+        ended = _run(engine, config, recipe, console)
+        return _conclude(config, recipe, ended, console)
 
 
 def settings(args: Mapping[str, Any]) -> tuple[TrainConfig, RestorerRecipe]:
@@ -115,14 +94,14 @@ def check_places(config: TrainConfig) -> None:
         if target == source or target.startswith(source.rstrip("/") + "/"):
             raise UsageError(f"RUN {config.folder} lies in DATA {part}: choose a RUN outside of it")
     found = uri.names(config.folder, options)
-    if found and not {"recipe.json", "checkpoints"} & set(found):
+    if found and not {"_artgen", "recipe.json"} & set(found):
         raise UsageError(
             f"RUN {config.folder} is not empty and no run of artgen: choose an empty or new folder (nothing was changed)"
         )
 
 
 def _prepare(config: TrainConfig) -> None:
-    atomic.check_writable(config.folder, config.storage_options)
+    atomic.check_writable(uri.join(config.folder, "_artgen"), config.storage_options)
     atomic.sweep(config.folder)
 
 

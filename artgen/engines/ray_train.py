@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import ray
 import ray.train
@@ -31,12 +31,9 @@ from artgen.errors import ArtgenError, RunError, UsageError
 from artgen.storage import uri
 from artgen.training.journal import read_log
 from artgen.training.loop_restorer import Report
-from artgen.training.recipe import RestorerRecipe
+from artgen.training.recipe import RestorerRecipe, TrainConfig
 from artgen.training.run import Rank, pick_device, train_restorer
 from artgen.training.state import last_step
-
-if TYPE_CHECKING:
-    from artgen.commands.train import TrainConfig
 
 # A run ends when so many worker groups in a row broke down without a new checkpoint.
 MOST_BROKEN = 3

@@ -1,4 +1,4 @@
-"""What a training run of a restorer is made of: one frozen dataclass, filled from TOML."""
+"""What a training run of a restorer is made of: where and how it runs, and the recipe, which decides its weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,35 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from artgen.config import worker_range
 from artgen.errors import UsageError
 from artgen.training.losses import LOSSES
 from artgen.training.mixtures import DEFAULT_WEIGHTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """What says where and how a run is trained; what decides its weights is in the recipe.
+
+    data: INPUTs as of `artgen restore`, separated by commas. workers: processes that train together, N or MIN:MAX.
+    """
+
+    data: str
+    folder: str
+    engine: Literal["auto", "local", "ray"] = "auto"
+    address: str | None = None
+    workers: str = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    storage_options: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        wanted = worker_range(self.workers)
+        if self.engine == "local" and self.address is not None:
+            raise UsageError(f"--engine local takes no cluster address ({self.address!r}): drop one of the two")
+        if self.engine == "local" and wanted is not None and wanted[1] > 1:
+            raise UsageError(f"--engine local trains in one process, not {self.workers}: use --engine ray")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
