@@ -85,7 +85,7 @@ def start_private(most_workers: int) -> None:
                 address="local", num_cpus=most_workers + SPARE_CPUS, include_dashboard=False, log_to_driver=False,
                 object_store_memory=STORE_BYTES, logging_level=logging.CRITICAL,
             )  # fmt: skip
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a bare one when its processes are late
         reason = " ".join(str(error).split())[:300]
         raise RunError(
             f"no private Ray cluster can start on this machine ({reason}): use --engine local"
