@@ -103,7 +103,7 @@ def _carry(orders: Orders, pool: ray_cluster.Pool, report: Report, console: Cons
         _raise_ours(error)
         reached = last_step(orders.run, orders.options)
         broken, step = (1 if reached > step else broken + 1), reached
-        reason = " ".join(str(error).split())[-300:]
+        reason = " ".join(str(error).removeprefix("Training failed due to worker errors:").split())[:300]
         if broken == MOST_BROKEN:
             raise RunError(f"{MOST_BROKEN} worker groups in a row broke down without a new checkpoint: {reason}")
         console.say(f"a worker was lost ({reason}); going on from step {step}")
