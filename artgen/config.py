@@ -82,6 +82,8 @@ class RestoreConfig:
             raise UsageError("--masks and --mask-from-alpha are both given: choose one source of masks")
         if self.keep_unmasked and self.masks is None and not self.mask_from_alpha:
             raise UsageError("--keep-unmasked needs masks: add --masks URI or --mask-from-alpha")
+        if self.keep_unmasked and self.format in ("jpeg", "webp"):
+            raise UsageError(f"--keep-unmasked with --format {self.format}: only png keeps pixels bit for bit")
         if self.engine == "local" and self.address is not None:
             raise UsageError(f"--engine local takes no cluster address ({self.address!r}): drop one of the two")
         worker_range(self.workers)

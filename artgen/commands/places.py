@@ -10,7 +10,7 @@ from artgen.errors import StorageError, UsageError
 from artgen.storage import atomic, uri
 from artgen.work.lock import NAME as LOCK
 
-_PLACES = ("input", "output", "masks")
+_PLACES = ("input", "output", "masks", "model")
 
 
 def place(source: str) -> str:

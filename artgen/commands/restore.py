@@ -106,7 +106,7 @@ def carry(
     finally:
         console.end()
     run = runlog.run_facts(engine.name, job.device, tally, started, time.monotonic() - clock, ended)
-    model = {"name": job.model, "sha256": job.model_sha256, "facts": asdict(restorer.facts)}
+    model = {"name": uri.shown(job.model), "sha256": job.model_sha256, "facts": asdict(restorer.facts)}
     runlog.write(plan, told(config), model, run, config.storage_options)
     return conclude(plan, config, run, console)
 
@@ -223,7 +223,7 @@ def settings_of(config: RestoreConfig, job: RestoreJob) -> dict[str, Any]:
     options = job.options
     lossy = config.format != "png"
     return {
-        "pipeline": PIPELINE, "model": config.model, "model_sha256": job.model_sha256, "precision": job.precision,
+        "pipeline": PIPELINE, "model": uri.shown(config.model), "model_sha256": job.model_sha256, "precision": job.precision,
         "tile": options.tile, "overlap": options.overlap, "strength": options.strength, "ensemble": options.ensemble,
         "keep_unmasked": options.keep_unmasked, "masks": config.masks and place(config.masks),
         "mask_from_alpha": config.mask_from_alpha,

@@ -13,6 +13,7 @@ from typing import Any
 
 from artgen.errors import WorkerDied
 from artgen.records import Entry, Row
+from artgen.storage import uri
 from artgen.storage.ledger import Ledger
 from artgen.work.plan import UnitRef
 from artgen.work.restoration import RestoreJob
@@ -67,8 +68,8 @@ def died(entry: Entry, job: RestoreJob, unit_id: str, crash: str) -> Row:
     """The failed row of an image that killed its worker DEATHS times, alone. `crash`: what it raised, if it did."""
     why = f"it raised {crash}" if crash else "its process was killed, crashed or ran out of memory"
     known: dict[str, Any] = {
-        "key": entry.source.key, "source_uri": entry.source.uri, "source_version": entry.version, "status": "failed",
-        "error_type": WorkerDied.__name__, "model": job.model, "model_sha256": job.model_sha256, "seconds": 0.0,
+        "key": entry.source.key, "source_uri": uri.shown(entry.source.uri), "source_version": entry.version, "status": "failed",
+        "error_type": WorkerDied.__name__, "model": uri.shown(job.model), "model_sha256": job.model_sha256, "seconds": 0.0,
         "attempts": entry.attempts, "notes": "", "unit": unit_id,
         "error_message": f"this image alone ended its worker {DEATHS} times ({why}): look at the file, lower --tile or "
         "--max-pixels or give the workers more memory, then use --retry-failed",

@@ -80,7 +80,7 @@ class Restoration:
             key=entry.source.key, source_uri=uri.shown(entry.source.uri), source_sha256=None, source_bytes=None,
             source_version=entry.version, width=None, height=None, mode=None, bits=None, status="failed", error_type=None,
             error_message=None, output_name=None, output_uri=None, output_sha256=None, output_bytes=None,
-            model=self._job.model, model_sha256=self._job.model_sha256, noise_before=None, noise_after=None,
+            model=uri.shown(self._job.model), model_sha256=self._job.model_sha256, noise_before=None, noise_after=None,
             change_mean=None, change_max=None, seconds=0.0, attempts=entry.attempts, notes="", unit="",
         )  # fmt: skip
         try:
