@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -152,10 +153,11 @@ def conclude(plan: Plan, config: RestoreConfig, run: dict[str, Any], console: Co
 
 
 def open_engine(config: RestoreConfig, images: int) -> Any:
-    """The engine of --engine; `auto` is local on one machine with at most one GPU and no --address."""
+    """The engine of --engine; `auto` is local on one machine with at most one GPU, no --address and no Ray job around."""
     name = config.engine
     if name == "auto":
-        name = "ray" if config.address is not None or _gpus() > 1 else "local"
+        on_cluster = config.address is not None or "RAY_ADDRESS" in os.environ
+        name = "ray" if on_cluster or _gpus() > 1 else "local"
     if name == "local":
         from artgen.engines.local import LocalEngine
 
@@ -168,7 +170,6 @@ def open_engine(config: RestoreConfig, images: int) -> Any:
 def _gpus() -> int:
     """CUDA devices, counted without importing torch (its import is the larger part of the start-up)."""
     import glob
-    import os
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
