@@ -95,7 +95,7 @@ def non_local_means(image: np.ndarray, sigma: float) -> np.ndarray:
 
 def bm3d_known_sigma(image: np.ndarray, sigma: float) -> np.ndarray:
     """BM3D (the PyPI package, if it is installed), told the true sigma. Raises ImportError without the package."""
-    import bm3d
+    import bm3d  # pyright: ignore[reportMissingImports]
 
     run = bm3d.bm3d if image.ndim == 2 else bm3d.bm3d_rgb
     return np.asarray(run(image, sigma / 255))
