@@ -79,6 +79,9 @@ def start_private(most_workers: int) -> None:
     Raises RunError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # By default Ray gives workers the least priority; here nothing else is to be favoured, and while every actor starts
+    # anew, Ray Data's own loop (which then spins) would starve them for minutes on a busy machine.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         with _quiet():
             ray.init(
