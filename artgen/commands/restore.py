@@ -16,7 +16,7 @@ from artgen.config import RestoreConfig
 from artgen.console import Console
 from artgen.errors import RunError, StorageError, UsageError
 from artgen.records import Outcome, Skipped, Source
-from artgen.storage import archive, atomic, uri
+from artgen.storage import archive, atomic, kind, uri
 from artgen.storage.ledger import Ledger
 from artgen.work import plan as plans
 from artgen.work import runlog
@@ -244,9 +244,10 @@ def describe(config: RestoreConfig, engine: str, listed: Listing, settings: dict
 
 
 def check_found(config: RestoreConfig, listed: Listing) -> None:
-    """A run over nothing is a mistake in the command, not a success."""
+    """A folder without an image is a mistake in the command, not a success; an archive without a member is just empty."""
     shown = uri.shown(config.input)
-    if not listed.count():
+    empty_archive = not listed.skipped and kind.of(shown) in ("tar", "targz", "zip", "parquet")
+    if not listed.count() and not empty_archive:
         first = ", ".join(f"{item.key!r} ({item.reason})" for item in listed.first_skipped[:3])
         held = f"only {listed.skipped} other files, such as {first}" if listed.skipped else "nothing at all"
         raise UsageError(f"INPUT {shown} holds no image: {held}")
