@@ -32,7 +32,7 @@ def test_changes_and_files(tmp_path):
         ({"steps": 0}, "steps is 0"),
         ({"learning_rate": -1}, "learning_rate is -1"),
         ({"damage": {}}, "at least one kind"),
-        ({"loss": "l7"}, "choose from l1, l2, relative_l1"),
+        ({"loss": "l7"}, "choose from l1, l2, relative_l1, huber"),
         ({"turns": 1}, "must be of type bool"),
     ],
 )
