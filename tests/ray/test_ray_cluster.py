@@ -25,7 +25,8 @@ from tests import pictures
 from tests.ray.faults import FaultyWorker, lines
 from tests.runs import ARTGEN, artgen, environment, rows, run_json, shas
 
-pytestmark = pytest.mark.ray
+# Some ten seconds a test on an idle machine, minutes where Ray waits for cores that others use.
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 client_port = [0]
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -25,7 +25,8 @@ from tests import pictures
 from tests.ray.faults import FaultyWorker, OtherModelWorker, lines
 from tests.runs import rows, run_json, shas, tree
 
-pytestmark = pytest.mark.ray
+# Some ten seconds a test on an idle machine, minutes where Ray waits for cores that others use.
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
