@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,3 +15,11 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the data folder {SHARED.parent.name}/{SHARED.name} beside the checkout")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _no_remembered_stores() -> Iterator[None]:
+    """fsspec keeps filesystems by their arguments, not by the environment: a test's endpoint must not outlive it."""
+    yield
+    if "s3fs" in sys.modules:
+        sys.modules["s3fs"].S3FileSystem.clear_instance_cache()

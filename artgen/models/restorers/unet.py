@@ -93,6 +93,19 @@ def fill_missing(x_BCHW: Tensor, mask_BCHW: Tensor) -> Tensor:
     eighth = F.avg_pool2d(F.avg_pool2d(quarter, 2), 3, stride=1, padding=1)
     fill = eighth[:, :channels] / (eighth[:, channels:] + 1e-4)
     for finer, share in ((quarter, 0.03), (half, 0.03), (F.avg_pool2d(full, 3, stride=1, padding=1), 0.02)):
-        fill = F.interpolate(fill, scale_factor=2.0, mode="bilinear")
+        fill = doubled(fill)
         fill = (finer[:, :channels] + share * fill) / (finer[:, channels:] + share)
     return full[:, :channels] + fill * mask_BCHW
+
+
+def doubled(x_BCHW: Tensor) -> Tensor:
+    """Twice the height and width, bilinear with repeated edges: `F.interpolate(x, scale_factor=2.0, mode="bilinear")`, whose
+    last bit on a CPU depends on the number of threads; these plain sums do not.
+    """
+    for dim in (2, 3):
+        size = x_BCHW.shape[dim]
+        before = torch.cat([x_BCHW.narrow(dim, 0, 1), x_BCHW.narrow(dim, 0, size - 1)], dim)
+        after = torch.cat([x_BCHW.narrow(dim, 1, size - 1), x_BCHW.narrow(dim, size - 1, 1)], dim)
+        most = 0.75 * x_BCHW
+        x_BCHW = torch.stack([0.25 * before + most, most + 0.25 * after], dim + 1).flatten(dim, dim + 1)
+    return x_BCHW

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from artgen.models.restorers.unet import RestoreUNet, fill_missing
+from artgen.models.restorers.unet import RestoreUNet, doubled, fill_missing
 
 
 def net() -> RestoreUNet:
@@ -46,3 +46,10 @@ def test_a_tile_does_not_depend_on_its_batch():
         torch.nn.init.normal_(weights, std=0.03)
     x, mask = torch.rand(2, 3, 128, 128), torch.zeros(2, 1, 128, 128)
     assert torch.equal(network(x, mask)[1:2], network(x[1:2], mask[1:2]))
+
+
+def test_doubling_is_bilinear_interpolation() -> None:
+    x_BCHW = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    wanted = torch.nn.functional.interpolate(x_BCHW, scale_factor=2.0, mode="bilinear")
+    torch.testing.assert_close(doubled(x_BCHW), wanted, rtol=0, atol=1e-6)
+    assert torch.equal(doubled(x_BCHW[:, :, :1, :1]), x_BCHW[:, :, :1, :1].expand(-1, -1, 2, 2))
