@@ -128,12 +128,13 @@ def _run(engine: str, config: TrainConfig, recipe: RestorerRecipe, console: Cons
             ray_train.train(config, recipe, tell, console)
         else:
             from artgen.engines.local import MOST_FEEDERS, cores
-            from artgen.training import run
+            from artgen.training.rank import Rank, pick_device
+            from artgen.training.run import train_restorer
 
-            device = run.pick_device(config.device)
+            device = pick_device(config.device)
             feeders = 1 if device == "cpu" else min(cores(), MOST_FEEDERS)
-            run.train_restorer(
-                config.data, config.folder, recipe, device=device, report=tell, rank=run.Rank(threads=feeders),
+            train_restorer(
+                config.data, config.folder, recipe, device=device, report=tell, rank=Rank(threads=feeders),
                 options=config.storage_options,
             )  # fmt: skip
     except KeyboardInterrupt:

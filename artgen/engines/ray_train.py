@@ -31,8 +31,9 @@ from artgen.errors import ArtgenError, RunError, UsageError
 from artgen.storage import uri
 from artgen.training.journal import read_log
 from artgen.training.loop_restorer import Report
+from artgen.training.rank import Rank, pick_device
 from artgen.training.recipe import RestorerRecipe, TrainConfig
-from artgen.training.run import Rank, pick_device, train_restorer
+from artgen.training.run import train_restorer
 from artgen.training.state import last_step
 
 # A run ends when so many worker groups in a row broke down without a new checkpoint.

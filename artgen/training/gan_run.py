@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from artgen.errors import RunError
 from artgen.inference.sample import grid, sample
 from artgen.models.gans.registry import build_discriminator, build_generator
 from artgen.models.gans.spec import GanFacts, Painter
@@ -24,7 +23,8 @@ from artgen.training.gan_state import load_gan, save_gan
 from artgen.training.journal import Journal
 from artgen.training.loop_gan import GanState, train
 from artgen.training.loop_restorer import Report
-from artgen.training.run import Rank, log_line, pick_device, pick_dtype
+from artgen.training.rank import Rank, check_agreement, pick_device, pick_dtype
+from artgen.training.run import log_line
 
 GRID_IMAGES = 64
 
@@ -53,7 +53,7 @@ def train_gan(
     facts = facts_of(pictures, recipe)
     state = fresh(recipe, facts, where)
     resumed = load_gan(state, run, options)
-    _check_agreement(state, where, rank)
+    check_agreement(state.step, where, rank)
     scribe: GanScribe | None = None
     if rank.number == 0:
         scribe = GanScribe(run, recipe, facts, state, report or log_line, options)
@@ -155,17 +155,3 @@ class GanScribe:
 
 def _json(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False).encode()
-
-
-def _check_agreement(state: GanState, device: torch.device, rank: Rank) -> None:
-    """All ranks must have loaded the same checkpoint, or their replicas would differ for good."""
-    if rank.add_up is None:
-        return
-    steps = torch.tensor([float(state.step), float(state.step) ** 2], dtype=torch.float64)
-    steps = steps.to(device if device.type == "cuda" else "cpu")
-    rank.add_up(steps)
-    if steps.tolist() != [rank.world * state.step, rank.world * state.step**2]:
-        raise RunError(
-            f"rank {rank.number} found a checkpoint of step {state.step} and others another: RUN must lie where every "
-            "node sees it, as on s3:// or a shared file system"
-        )

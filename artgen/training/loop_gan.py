@@ -24,8 +24,9 @@ from artgen.training.ema import update_mean
 from artgen.training.gan_data import Reals
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_steps import Tally, apply, frozen, unchanged_buffers
-from artgen.training.loop_restorer import AddUp, Report
+from artgen.training.loop_restorer import Report
 from artgen.training.losses_gan import GAMES
+from artgen.training.rank import AddUp
 from artgen.training.regularisers import squared_slope
 from artgen.training.schedules import cosine, ema_decay
 from artgen.training.shards import Shards

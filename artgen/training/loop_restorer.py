@@ -18,12 +18,12 @@ from artgen.errors import RunError, UsageError
 from artgen.training.data import Batch, prefetch, stable_seed
 from artgen.training.ema import update_mean
 from artgen.training.losses import LOSSES
+from artgen.training.rank import AddUp
 from artgen.training.recipe import RestorerRecipe
 from artgen.training.schedules import cosine, ema_decay
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 Report = Callable[[Mapping[str, float]], None]
-AddUp = Callable[[Tensor], object]  # adds a flat vector up over all ranks, in place (all_reduce)
 
 
 @dataclass(slots=True)

@@ -16,29 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from artgen.errors import RunError, UsageError
 from artgen.models import registry
 from artgen.models.spec import Facts, Restorer
 from artgen.storage import atomic, uri
 from artgen.training.data import Crops
 from artgen.training.journal import Journal
-from artgen.training.loop_restorer import AddUp, Report, TrainState, progress_of, train
+from artgen.training.loop_restorer import Report, TrainState, progress_of, train
 from artgen.training.pictures import Pictures, divide, list_sources
+from artgen.training.rank import Rank, check_agreement, pick_device, pick_dtype
 from artgen.training.recipe import RestorerRecipe
 from artgen.training.state import load_checkpoint, save_checkpoint
 from artgen.training.validate import validate
 
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rank:
-    """This process among those that train together. add_up: see `loop_restorer.train`; None for one alone."""
-
-    number: int = 0
-    world: int = 1
-    add_up: AddUp | None = None
-    threads: int = 1
 
 
 def train_restorer(
@@ -48,7 +38,7 @@ def train_restorer(
     *,
     device: str = "auto",
     report: Report | None = None,
-    rank: Rank = Rank(),
+    rank: Rank | None = None,
     options: uri.Options | None = None,
 ) -> str:
     """Trains on the pictures of `data` (INPUTs of restore, separated by commas) into the folder or URL `run`.
@@ -57,12 +47,13 @@ def train_restorer(
     returns. report: gets the numbers of each report of rank 0. threads of rank: that decode and damage.
     Raises UsageError (no usable picture, another architecture in RUN), StorageError, RunError.
     """
+    rank = rank or Rank()
     where = torch.device(pick_device(device))
     dtype = pick_dtype(recipe.precision, where)
     kept, held = divide(list_sources(data, options), recipe.holdout)
     state, facts = fresh(recipe, where)
     resumed = load_checkpoint(state, run, options)
-    _check_agreement(state, where, rank)
+    check_agreement(state.step, where, rank)
     memory = recipe.memory_megapixels * 1_000_000
     with Pictures(kept, recipe.patch_px, kept_pixels=memory, options=options, threads=rank.threads) as pictures:
         crops = Crops(pictures, recipe, facts.channels)
@@ -156,20 +147,6 @@ class Scribe:
         return validate(restorer, self.held, panel, self.dtype, self.options)
 
 
-def _check_agreement(state: TrainState, device: torch.device, rank: Rank) -> None:
-    """All ranks must have loaded the same checkpoint, or their replicas would differ for good."""
-    if rank.add_up is None:
-        return
-    steps = torch.tensor([float(state.step), float(state.step) ** 2], dtype=torch.float64)
-    steps = steps.to(device if device.type == "cuda" else "cpu")
-    rank.add_up(steps)
-    if steps.tolist() != [rank.world * state.step, rank.world * state.step**2]:
-        raise RunError(
-            f"rank {rank.number} found a checkpoint of step {state.step} and others another: RUN must lie where every "
-            "node sees it, as on s3:// or a shared file system"
-        )
-
-
 def _write_skipped(run: str, rank: int, unusable: Mapping[str, str], options: uri.Options | None) -> None:
     text = json.dumps(dict(sorted(unusable.items())), indent=1, ensure_ascii=False)
     atomic.write(uri.join(run, "skipped", f"rank-{rank}.json"), text.encode(), options)
@@ -182,31 +159,6 @@ def read_skipped(run: str, options: uri.Options | None = None) -> dict[str, str]
     for name in uri.names(folder, options):
         skipped.update(json.loads(uri.read_or_none(uri.join(folder, name), options) or b"{}"))
     return dict(sorted(skipped.items()))
-
-
-def pick_device(name: str) -> str:
-    """`auto` is the first of cuda, mps, cpu that works here. Raises UsageError for one that does not."""
-    working = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(kind for kind, works in working.items() if works)
-    if not working.get(name.partition(":")[0], False):
-        raise UsageError(
-            f"device {name!r} is not available here; choose from auto, {', '.join(k for k, w in working.items() if w)}"
-        )
-    return name
-
-
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type of the forward pass, None for fp32; auto: bf16 where the hardware multiplies it fast."""
-    kinds = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision in kinds:
-        return kinds[precision]
-    if precision != "auto":
-        raise UsageError(f"precision is {precision!r}; choose auto, fp32, bf16 or fp16")
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else None
 
 
 def log_line(numbers: Mapping[str, float]) -> None:

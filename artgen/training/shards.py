@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from artgen.errors import UsageError
-from artgen.training.loop_restorer import AddUp
+from artgen.training.rank import AddUp
 
 Loss = Callable[[int], tuple[Tensor, Mapping[str, Tensor]]]  # shard number -> loss to minimise, numbers to report
 

@@ -17,9 +17,10 @@ from artgen.errors import RunError, StorageError, UsageError
 from artgen.models.spec import Facts
 from artgen.training.data import Batch, Crops
 from artgen.training.loop_restorer import TrainState, share_of, train
+from artgen.training.rank import Rank as ThisRank
+from artgen.training.rank import check_agreement
 from artgen.training.recipe import RestorerRecipe
-from artgen.training.run import Rank as ThisRank
-from artgen.training.run import _check_agreement, fresh
+from artgen.training.run import fresh
 from artgen.training.state import checkpoints, last_step, load_checkpoint, save_checkpoint
 
 FACTS = Facts(name="toy", architecture="toy")
@@ -142,7 +143,7 @@ def _rank(rank: int, world: int, folder: str) -> None:
         torch.save({**weights(mine), "losses": torch.tensor(losses)}, f"{folder}/{name}-{rank}.pt")
     mine.step += rank  # as if the second had found another checkpoint
     with pytest.raises(RunError, match="RUN must lie where every node sees it"):
-        _check_agreement(mine, torch.device("cpu"), ThisRank(rank, world, dist.all_reduce))
+        check_agreement(mine.step, torch.device("cpu"), ThisRank(rank, world, dist.all_reduce))
     dist.destroy_process_group()
 
 

@@ -18,8 +18,9 @@ from artgen.models.weights import load
 from artgen.training.data import Batch, Crops
 from artgen.training.loop_restorer import TrainState, train
 from artgen.training.pictures import Pictures, divide, list_sources
+from artgen.training.rank import pick_device, pick_dtype
 from artgen.training.recipe import RestorerRecipe
-from artgen.training.run import pick_device, pick_dtype, read_skipped, train_restorer
+from artgen.training.run import read_skipped, train_restorer
 from artgen.training.state import load_checkpoint, save_checkpoint
 
 TINY = {"widths": [8, 8, 8], "blocks": 1}

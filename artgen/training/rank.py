@@ -1,0 +1,66 @@
+"""One process among those that train together: its number, its device, its number type, and that all agree."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from artgen.errors import RunError, UsageError
+
+AddUp = Callable[[Tensor], object]
+"""Adds a flat vector up over all ranks, in place (all_reduce)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rank:
+    """This process among those that train together. add_up: None for one alone."""
+
+    number: int = 0
+    world: int = 1
+    add_up: AddUp | None = None
+    threads: int = 1
+
+
+def check_agreement(step: int, device: torch.device, rank: Rank) -> None:
+    """All ranks must have loaded the checkpoint of the same `step`, or their replicas would differ for good.
+
+    Raises RunError, on every rank, when they have not.
+    """
+    if rank.add_up is None:
+        return
+    steps = torch.tensor([float(step), float(step) ** 2], dtype=torch.float64)
+    steps = steps.to(device if device.type == "cuda" else "cpu")
+    rank.add_up(steps)
+    if steps.tolist() != [rank.world * step, rank.world * step**2]:
+        raise RunError(
+            f"rank {rank.number} found a checkpoint of step {step} and others another: RUN must lie where every "
+            "node sees it, as on s3:// or a shared file system"
+        )
+
+
+def pick_device(name: str) -> str:
+    """`auto` is the first of cuda, mps, cpu that works here. Raises UsageError for one that does not."""
+    working = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(kind for kind, works in working.items() if works)
+    if not working.get(name.partition(":")[0], False):
+        raise UsageError(
+            f"device {name!r} is not available here; choose from auto, {', '.join(k for k, w in working.items() if w)}"
+        )
+    return name
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type of the forward pass, None for fp32; auto: bf16 where the hardware multiplies it fast."""
+    kinds = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision in kinds:
+        return kinds[precision]
+    if precision != "auto":
+        raise UsageError(f"precision is {precision!r}; choose auto, fp32, bf16 or fp16")
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+    fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else None
