@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     _add_damage(commands)
     _add_report(commands)
     _add_evaluate(commands)
+    _add_status(commands)
     _add_train(commands)
     _add_demo(commands)
     return top
@@ -129,7 +130,45 @@ def _restore(args: dict[str, Any], console: Console) -> int:
     file, sets = args.pop("config", None), args.pop("set", None)
     if "storage_options" in args:
         args["storage_options"] = _json_table(args["storage_options"])
-    return restore(load(RestoreConfig, args, file=file, sets=sets), console, dry_run=dry_run)
+    detach, interrupt = args.pop("detach", False), args.pop("on_interrupt", "ask")
+    config = load(RestoreConfig, args, file=file, sets=sets)
+    if (config.address or "").startswith(("http://", "https://")):
+        from artgen.engines.ray_jobs import submit
+
+        return submit(["restore"], config, console, detach=detach, interrupt=interrupt, dry_run=dry_run)
+    if detach:
+        raise UsageError("--detach is for jobs: give the jobs server of a cluster as --address http://HEAD:8265")
+    return restore(config, console, dry_run=dry_run)
+
+
+def _add_generate(commands: Any) -> None:
+    command = _command(commands, "generate", _generate, "Generate pictures from a trained generator, one for each seed.")
+    command.add_argument("model", help="run folder of train gan, .safetensors file, path or URL, or a name that ships")
+    command.add_argument("output", help="folder or URL for the results")
+    _flag(command, "--seeds", "seeds, up to a billion (default: 0-63)", metavar="0-9999,20000")
+    _flag(command, "--classes", "names or numbers; seed modulo their number chooses", metavar="NAME,NAME")
+    _flag(command, "--truncation", "0: the mean picture, 1: all variety", metavar="0..1")
+    _flag(command, "--to", "kind of output (repeatable)", action="append", metavar="png|parquet|webdataset")
+    _flag(command, "--grid", "grid.png of the first N pictures (64)", nargs="?", const=64, metavar="N")
+    _flag(command, "--interpolate", "frames that lead from seed to seed", metavar="A,B")
+    _flag(command, "--frames", "frames from one seed to the next", metavar="N")
+    _flag(command, "--data", "training pictures: the report shows the nearest of each sample", metavar="URI")
+    _flag(command, "--unit-images", "images per unit of work", metavar="N")
+    _switch(command, "--overwrite", "clear what artgen left in OUTPUT and start anew")
+    _flag(command, "--format", "file format of the pictures", metavar="png|jpeg|webp")
+    _flag(command, "--quality", "quality of jpeg and webp, 1-100", metavar="Q")
+    _add_shared(command)
+
+
+def _generate(args: dict[str, Any], console: Console) -> int:
+    from artgen.commands.generate import generate
+    from artgen.config import GenerateConfig, load
+
+    dry_run = args.pop("dry_run", False)
+    file, sets = args.pop("config", None), args.pop("set", None)
+    if "storage_options" in args:
+        args["storage_options"] = _json_table(args["storage_options"])
+    return generate(load(GenerateConfig, args, file=file, sets=sets), console, dry_run=dry_run)
 
 
 def _json_table(text: str) -> dict[str, Any]:
@@ -193,6 +232,20 @@ def _add_evaluate(commands: Any) -> None:
     command.add_argument("model", help="registry name, path, URL or run folder")
     command.add_argument("data", help="undamaged pictures: any INPUT of restore")
     _flag(
+def _add_status(commands: Any) -> None:
+    command = _command(commands, "status", _status, "Say how far the run in OUTPUT is, from any machine.")
+    command.add_argument("output", help="OUTPUT of a run, under way or not")
+    _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
+
+
+def _status(args: dict[str, Any], console: Console) -> int:
+    from artgen.commands.status import status
+
+    if "storage_options" in args:
+        args["storage_options"] = _json_table(args["storage_options"])
+    return status(console=console, **args)
+
+
         command,
         "--damage",
         "as noise=15,25,50 (repeatable; default: all kinds)",

@@ -38,7 +38,7 @@ COLUMNS = (
 )
 MAX_FAILURES = 1000
 # A hostile archive could fail in a new way for every image; reasons beyond these are counted together.
-_MAX_REASONS = 300
+MAX_REASONS = 300
 _MAX_NOTES = 300
 OTHER = "other reasons"
 
@@ -153,7 +153,7 @@ def _add_measures(summary: Summary, batch: pa.RecordBatch) -> None:
     for text in batch.column("notes").to_pylist():
         if text:
             for note in text.split("; "):
-                _count(summary.notes, _general(note), _MAX_NOTES, "other notes")
+                _count(summary.notes, general(note), _MAX_NOTES, "other notes")
 
 
 def _add_failures(summary: Summary, batch: pa.RecordBatch, indices: Iterable[int]) -> None:
@@ -165,15 +165,15 @@ def _add_failures(summary: Summary, batch: pa.RecordBatch, indices: Iterable[int
         summary.failed += 1
         if len(summary.failures) < MAX_FAILURES:
             summary.failures.append(failure)
-        reason = (failure.error_type, _general(failure.message))
-        _count(summary.reasons, reason, _MAX_REASONS, (failure.error_type, OTHER))
+        reason = (failure.error_type, general(failure.message))
+        _count(summary.reasons, reason, MAX_REASONS, (failure.error_type, OTHER))
 
 
 def _count(counter: Counter[Any], item: Any, limit: int, rest: Any) -> None:
     counter[item if item in counter or len(counter) < limit else rest] += 1
 
 
-def _general(message: str) -> str:
+def general(message: str) -> str:
     """A message without what differs from image to image: quoted values and numbers."""
     unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "…", message)
     return re.sub(r"\d[\d,._]*(x\d+)*", "…", unquoted)[:300]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import socket
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,9 +48,13 @@ SCHEMA = pa.schema(
         pa.field("attempts", pa.int32(), nullable=False),
         pa.field("notes", pa.string(), nullable=False),
         pa.field("unit", pa.string(), nullable=False),
+        pa.field("seed", pa.int64()),
+        pa.field("class_name", pa.string()),
     ]
 )
 
+# Beside the rows, in the file's own metadata: when and on which machine a part was written, for `artgen status`.
+_WRITTEN = b"artgen.written"
 # Parts are small (one unit) and, on an object store, each costs a round trip.
 _READERS = 8
 
@@ -61,7 +68,17 @@ def write(output_uri: str, unit_id: str, rows: Iterable[Row], options: Mapping[s
 
     Raises StorageError.
     """
-    _put(output_uri, unit_id, table(rows), options)
+    now = json.dumps({"at": round(time.time(), 3), "node": socket.gethostname()}).encode()
+    _put(output_uri, unit_id, table(rows).replace_schema_metadata({_WRITTEN: now}), options)
+
+
+def written(schema: pa.Schema) -> tuple[float, str] | None:
+    """(seconds since 1970, machine) of the commit of a part, by the schema of what `read` yields; None: not told."""
+    said = (schema.metadata or {}).get(_WRITTEN)
+    if said is None:
+        return None
+    facts = json.loads(said)
+    return facts["at"], facts["node"]
 
 
 def read(
@@ -111,7 +128,8 @@ def drop(output_uri: str, unit_id: str, keys: Set[str], options: Mapping[str, An
     """
     if not uri.exists(ledger.part_uri(output_uri, unit_id), options):
         return 0
-    rows = _part(output_uri, unit_id, None, None, options).to_pylist()
+    part = _part(output_uri, unit_id, None, None, options)
+    rows = part.to_pylist()
     gone = sorted(_row_number(row) for row in rows if row["key"] in keys and _row_number(row) >= 0)
     kept = [row for row in rows if row["key"] not in keys]
     if len(kept) == len(rows):
@@ -121,9 +139,9 @@ def drop(output_uri: str, unit_id: str, keys: Set[str], options: Mapping[str, An
         return len(rows)
     for row in kept:
         if (number := _row_number(row)) >= 0:
-            part = row["output_uri"].partition("#")[0]
-            row["output_uri"] = f"{part}#{number - sum(dropped < number for dropped in gone)}"
-    _put(output_uri, unit_id, pa.Table.from_pylist(kept, schema=SCHEMA), options)
+            file = row["output_uri"].partition("#")[0]
+            row["output_uri"] = f"{file}#{number - sum(dropped < number for dropped in gone)}"
+    _put(output_uri, unit_id, pa.Table.from_pylist(kept, schema=part.schema), options)
     return len(rows) - len(kept)
 
 
