@@ -57,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
     _add_restore(commands)
     _add_damage(commands)
     _add_report(commands)
-    _add_evaluate(commands)
     _add_status(commands)
+    _add_evaluate(commands)
     _add_train(commands)
     _add_demo(commands)
     return top
@@ -84,7 +84,11 @@ def _add_shared(command: argparse.ArgumentParser) -> None:
     _flag(
         command, "--engine", "auto: local on one machine with at most one GPU, else ray", metavar="auto|local|ray"
     )
-    _flag(command, "--address", "address of a Ray cluster")
+    _flag(
+        command,
+        "--address",
+        "a Ray cluster as HOST:6379 or ray://HOST:10001, or its jobs server as http://HOST:8265",
+    )
     _flag(command, "--workers", "threads (local) or actors (ray)", metavar="N|MIN:MAX")
     _flag(command, "--device", "where the model runs", metavar="auto|cpu|cuda|mps")
     _flag(command, "--precision", "auto: bf16 on CUDA, fp32 elsewhere", metavar="auto|fp32|bf16|fp16")
@@ -119,6 +123,10 @@ def _add_restore(commands: Any) -> None:
     _flag(command, "--quality", "quality of jpeg and webp, 1-100", metavar="Q")
     _flag(command, "--strength", "blend with the input: 0 input, 1 restored", metavar="0..1")
     _switch(command, "--ensemble", "average over flips and turns: 8 times the work, a little better")
+    _switch(command, "--detach", "with --address http://...: submit the job and return at once")
+    _flag(
+        command, "--on-interrupt", "what Ctrl-C does to a submitted job", choices=["ask", "detach", "stop"],
+    )  # fmt: skip
     _add_shared(command)
 
 
@@ -139,36 +147,6 @@ def _restore(args: dict[str, Any], console: Console) -> int:
     if detach:
         raise UsageError("--detach is for jobs: give the jobs server of a cluster as --address http://HEAD:8265")
     return restore(config, console, dry_run=dry_run)
-
-
-def _add_generate(commands: Any) -> None:
-    command = _command(commands, "generate", _generate, "Generate pictures from a trained generator, one for each seed.")
-    command.add_argument("model", help="run folder of train gan, .safetensors file, path or URL, or a name that ships")
-    command.add_argument("output", help="folder or URL for the results")
-    _flag(command, "--seeds", "seeds, up to a billion (default: 0-63)", metavar="0-9999,20000")
-    _flag(command, "--classes", "names or numbers; seed modulo their number chooses", metavar="NAME,NAME")
-    _flag(command, "--truncation", "0: the mean picture, 1: all variety", metavar="0..1")
-    _flag(command, "--to", "kind of output (repeatable)", action="append", metavar="png|parquet|webdataset")
-    _flag(command, "--grid", "grid.png of the first N pictures (64)", nargs="?", const=64, metavar="N")
-    _flag(command, "--interpolate", "frames that lead from seed to seed", metavar="A,B")
-    _flag(command, "--frames", "frames from one seed to the next", metavar="N")
-    _flag(command, "--data", "training pictures: the report shows the nearest of each sample", metavar="URI")
-    _flag(command, "--unit-images", "images per unit of work", metavar="N")
-    _switch(command, "--overwrite", "clear what artgen left in OUTPUT and start anew")
-    _flag(command, "--format", "file format of the pictures", metavar="png|jpeg|webp")
-    _flag(command, "--quality", "quality of jpeg and webp, 1-100", metavar="Q")
-    _add_shared(command)
-
-
-def _generate(args: dict[str, Any], console: Console) -> int:
-    from artgen.commands.generate import generate
-    from artgen.config import GenerateConfig, load
-
-    dry_run = args.pop("dry_run", False)
-    file, sets = args.pop("config", None), args.pop("set", None)
-    if "storage_options" in args:
-        args["storage_options"] = _json_table(args["storage_options"])
-    return generate(load(GenerateConfig, args, file=file, sets=sets), console, dry_run=dry_run)
 
 
 def _json_table(text: str) -> dict[str, Any]:
@@ -223,15 +201,6 @@ def _report(args: dict[str, Any], console: Console) -> int:
     return report(console=console, **args)
 
 
-def _add_evaluate(commands: Any) -> None:
-    text = "Measure a model on pictures that it has not seen."
-    kinds = commands.add_parser("evaluate", help=text, description=text).add_subparsers(
-        required=True, metavar="KIND"
-    )
-    command = _command(kinds, "restorer", _evaluate_restorer, "PSNR and SSIM by damage, beside classical peers.")
-    command.add_argument("model", help="registry name, path, URL or run folder")
-    command.add_argument("data", help="undamaged pictures: any INPUT of restore")
-    _flag(
 def _add_status(commands: Any) -> None:
     command = _command(commands, "status", _status, "Say how far the run in OUTPUT is, from any machine.")
     command.add_argument("output", help="OUTPUT of a run, under way or not")
@@ -246,6 +215,15 @@ def _status(args: dict[str, Any], console: Console) -> int:
     return status(console=console, **args)
 
 
+def _add_evaluate(commands: Any) -> None:
+    text = "Measure a model on pictures that it has not seen."
+    kinds = commands.add_parser("evaluate", help=text, description=text).add_subparsers(
+        required=True, metavar="KIND"
+    )
+    command = _command(kinds, "restorer", _evaluate_restorer, "PSNR and SSIM by damage, beside classical peers.")
+    command.add_argument("model", help="registry name, path, URL or run folder")
+    command.add_argument("data", help="undamaged pictures: any INPUT of restore")
+    _flag(
         command,
         "--damage",
         "as noise=15,25,50 (repeatable; default: all kinds)",
