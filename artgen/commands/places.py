@@ -63,5 +63,5 @@ def clear_output(config: RestoreConfig) -> None:
         for name in ("_artgen/current.json", "manifest", "images", "parquet", "shards", "report.html"):
             uri.remove(uri.join(config.output, *name.split("/")), options)
         for name in uri.names(uri.join(config.output, "_artgen"), options):
-            if name != LOCK:
+            if not name.startswith(LOCK):
                 uri.remove(uri.join(config.output, "_artgen", name), options)

@@ -49,7 +49,7 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
                 console.result(describe(config, engine.name, listed, settings))
                 return 0
             check_output(config)
-            with only_driver(config.output, console.say):
+            with only_driver(config.output, console.say, config.storage_options):
                 clear_output(config)
                 keep_indexes(scratch, config)
                 plan = plans.prepare(

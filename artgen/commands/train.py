@@ -38,7 +38,7 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
         console.result(facts)
         return 0
     _prepare(config)
-    with only_driver(config.folder, console.say):
+    with only_driver(config.folder, console.say, config.storage_options):
         step = last_step(config.folder, config.storage_options)
         going_on = f", going on from step {step}" if step else ""
         console.say(f"training {recipe.model!r} on {len(kept)} images, {len(held)} held out{going_on}")

@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 PREFIX = ".artgen-"
 """Begins the name of every temporary file, so that `sweep` knows them and listings skip them."""
+
+# A large object goes up in parts of this size, so many at once: 64 MiB of memory for each file under way.
+_PART_BYTES, _PARTS_AT_ONCE, _MOST_PARTS = 16 << 20, 4, 9_000
 
 
 def write(uri: str, data: bytes | memoryview, options: uris.Options | None = None, *, fsync: bool = False) -> None:
@@ -47,16 +51,19 @@ def open_for_commit(uri: str, options: uris.Options | None = None, *, fsync: boo
     if uris.is_local(uri):
         path = os.path.abspath(uris.local_path(uri))
         with _explained(uri):
-            spool = _create_beside(path)
+            spool, mode = _create_beside(path)
     else:
         with _explained(uri):
             fd, spool = tempfile.mkstemp(prefix=PREFIX, suffix=".tmp")
             os.close(fd)
+            mode = None
     try:
         with _explained(uri):
             with open(spool, "w+b") as file:
                 yield file
                 file.flush()
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
                 if fsync:
                     os.fsync(file.fileno())
             _publish(spool, uri, options)
@@ -108,10 +115,15 @@ def _owner_is_gone(name: str) -> bool:
     """Whether a temporary file's name says that a process of this machine made it that runs no more."""
     host, _, rest = name.removeprefix(PREFIX).partition("-")
     pid = rest.partition("-")[0]
-    if host != _host() or not pid.isdigit():
+    return pid.isdigit() and is_gone(host, int(pid))
+
+
+def is_gone(host: str, pid: int) -> bool:
+    """Whether `host` (as `this_host` tells it) is this machine, and no process `pid` runs on it."""
+    if host != this_host():
         return False
     try:
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:  # it runs, as somebody else
@@ -119,21 +131,25 @@ def _owner_is_gone(name: str) -> bool:
     return False
 
 
-def _host() -> str:
+def this_host() -> str:
+    """This machine, as names of temporary files and leases tell it."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
-def _create_beside(path: str) -> str:
+def _create_beside(path: str) -> tuple[str, int]:
+    """A temporary file that only its owner can read, and the mode that it gets when it is published."""
     folder = os.path.dirname(path)
-    spool = os.path.join(folder, f"{PREFIX}{_host()}-{os.getpid()}-{secrets.token_hex(8)}.tmp")
+    spool = os.path.join(folder, f"{PREFIX}{this_host()}-{os.getpid()}-{secrets.token_hex(8)}.tmp")
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
     try:
         fd = os.open(spool, flags, 0o666)  # unlike mkstemp's, its mode follows the umask
     except FileNotFoundError:
         os.makedirs(folder, exist_ok=True)
         fd = os.open(spool, flags, 0o666)
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    os.fchmod(fd, 0o600)
     os.close(fd)
-    return spool
+    return spool, mode
 
 
 def _publish(spool: str, uri: str, options: uris.Options | None) -> None:
@@ -142,13 +158,27 @@ def _publish(spool: str, uri: str, options: uris.Options | None) -> None:
         return
     fs, path = uris.filesystem(uri, options)
     _make_parents(fs, path)
-    fs.put_file(spool, path)
+    if not {"s3", "s3a"} & set(_protocols(fs)):
+        fs.put_file(spool, path)
+        return
+    part_bytes = max(_PART_BYTES, os.path.getsize(spool) // _MOST_PARTS)
+    for last in (False, False, True):
+        try:
+            fs.put_file(spool, path, chunksize=part_bytes, max_concurrency=_PARTS_AT_ONCE)
+            return
+        except FileNotFoundError:
+            # "No such upload": its completion was repeated because the first answer to it was lost.
+            if last:
+                raise
+
+
+def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
 def _make_parents(fs: AbstractFileSystem, path: str) -> None:
     """Folders, for filesystems that have them; object stores do not, and s3fs would try to make a bucket."""
-    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    if not {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"} & set(protocols):
+    if not {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"} & set(_protocols(fs)):
         fs.makedirs(fs._parent(path), exist_ok=True)
 
 

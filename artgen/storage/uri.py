@@ -15,6 +15,12 @@ Options = Mapping[str, Any]
 """Keyword arguments of the fsspec filesystem (credentials, endpoint). They never appear in a message."""
 
 _LOCAL = ("", "file", "local")
+_S3 = ("s3", "s3a")
+# How often S3 is asked again after throttling, resets, time-outs and truncated bodies: s3fs waits 0.1 s and 1.7 times
+# longer each time (10 s in all), and within each of these botocore repeats what it can with jitter. An outage ends a run
+# after about 20 s; a store that fails every third request stops one request in ten thousand runs.
+ATTEMPTS = 8
+_S3_CONFIG = {"retries": {"mode": "standard", "max_attempts": 3}, "max_pool_connections": 64}
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 
 
@@ -58,14 +64,20 @@ def filesystem(uri: str, options: Options | None = None) -> tuple[AbstractFileSy
         from fsspec.implementations.local import LocalFileSystem
 
         return LocalFileSystem(), os.path.abspath(local_path(uri))
+    from fsspec.config import conf
     from fsspec.core import url_to_fs
 
     protocol = scheme(uri).split("::", 1)[0]
     settings = dict(options or {})
     if protocol in _EXTRAS:
         settings.setdefault("use_listings_cache", False)
+    if protocol in _S3:
+        given = settings.get("config_kwargs") or conf.get(protocol, {}).get("config_kwargs")
+        settings["config_kwargs"] = {**_S3_CONFIG, **(given or {})}
     try:
         fs, path = url_to_fs(uri, **settings)
+        if protocol in _S3:
+            _make_patient(fs)
     except ImportError as error:
         raise UsageError(f"{shown(uri)!r}: reading {protocol}:// needs {_cure(protocol, error)}") from error
     except (ValueError, TypeError) as error:
@@ -81,6 +93,23 @@ def filesystem(uri: str, options: Options | None = None) -> tuple[AbstractFileSy
     except Exception as error:
         raise UsageError(f"{shown(uri)!r} cannot be reached: {explain(error)}") from error
     return fs, str(path)
+
+
+def _make_patient(fs: Any) -> None:
+    """s3fs by itself gives up at once on what a store answers under load unless its text says SlowDown (an answer to HEAD
+    has no text), and on a connection that breaks in the middle of a body.
+    """
+    from aiohttp import ClientError as ConnectionBroke
+    from botocore.exceptions import ClientError, HTTPClientError
+    from s3fs.core import set_custom_error_handler
+
+    def passes(error: BaseException) -> bool:
+        if isinstance(error, ClientError):
+            return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (429, 500, 502, 503, 504)
+        return isinstance(error, (ConnectionBroke, HTTPClientError, ConnectionError, TimeoutError))
+
+    set_custom_error_handler(passes)
+    fs.retries = ATTEMPTS
 
 
 def exists(uri: str, options: Options | None = None) -> bool:
@@ -156,8 +185,10 @@ def names(folder: str, options: Options | None = None) -> list[str]:
 def read_or_none(uri: str, options: Options | None = None) -> bytes | None:
     """The bytes of a small file, None if it does not exist. Raises StorageError."""
     fs, path = filesystem(uri, options)
+    # Otherwise s3fs asks for the size first, and does not read a large body again when it breaks off.
+    whole = {"max_concurrency": 1} if scheme(uri) in _S3 else {}
     try:
-        return fs.cat_file(path)  # pyright: ignore[reportReturnType]
+        return fs.cat_file(path, **whole)  # pyright: ignore[reportReturnType]
     except FileNotFoundError:
         return None
     except Exception as error:

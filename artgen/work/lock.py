@@ -7,20 +7,21 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from artgen.storage import uri
+from artgen.storage import lease, uri
 
 NAME = "lock"
 
 
 @contextmanager
-def only_driver(output: str, say: Callable[[str], None]) -> Iterator[None]:
+def only_driver(output: str, say: Callable[[str], None], options: uri.Options | None = None) -> Iterator[None]:
     """Holds OUTPUT/_artgen/lock, which the kernel frees with the process, however it ends. The folder must exist.
 
     Waits while another process holds it, and says so: after its end there is nothing left to do, or the rest.
-    Stores, and file systems without locks, have none.
+    Stores have a lease instead (storage/lease.py); file systems without locks have neither.
     """
     if not uri.is_local(output):
-        yield
+        with lease.hold(uri.join(output, "_artgen"), NAME, say, options):
+            yield
         return
     fd = os.open(uri.local_path(uri.join(output, "_artgen", NAME)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from artgen.errors import RunError
@@ -40,7 +40,7 @@ class Publish:
     output: str
     to: tuple[str, ...]
     on_error: str = "record"
-    options: dict[str, Any] | None = None
+    options: dict[str, Any] | None = field(default=None, repr=False)  # may hold secrets, and Ray logs what it is given
 
 
 def run(
