@@ -1,0 +1,22 @@
+"""What `ray job submit --working-dir .` uploads: the code, small, and nothing of this machine."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import create_package
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_package_is_small_and_holds_the_code_alone(tmp_path: Path) -> None:
+    package = tmp_path / "package.zip"
+    create_package(str(ROOT), package, include_gitignore=True, excludes=get_runtime_env_default_excludes())
+    with zipfile.ZipFile(package) as archive:
+        names = archive.namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert {"artgen", "jobs", "pyproject.toml"} <= tops
+    assert not tops & {".git", ".venv", "tests", "bench", "scratch", "demo-output", "docs"}
+    assert package.stat().st_size < 10e6
