@@ -1,19 +1,23 @@
-"""`artgen train restorer`: a recipe, a place, an engine; the same command goes on after anything."""
+"""`artgen train restorer` and `artgen train gan`: a recipe, a place, an engine; the same command goes on after anything."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from artgen.config import load, worker_range
 from artgen.console import Console
 from artgen.errors import RunError, UsageError
 from artgen.storage import atomic, uri
+from artgen.training.gan_recipe import GanRecipe, load_gan_recipe
 from artgen.training.recipe import RestorerRecipe, TrainConfig, load_recipe
+from artgen.training.state import last_step
 from artgen.work.lock import only_driver
+
+RecipeT = TypeVar("RecipeT", RestorerRecipe, GanRecipe)
 
 
 def train_restorer(args: dict[str, Any], console: Console) -> int:
@@ -22,31 +26,58 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
     args: flags that were given. Recipe keys come from --recipe, then --config, then flags, then --set, the last wins.
     Raises UsageError (exit code 2) before anything is started.
     """
+    from artgen.training.pictures import divide, list_sources
+
     dry_run = args.pop("dry_run", False)
     config, recipe = settings(args)
     check_places(config)
     engine = _engine(config)
-    from artgen.training.pictures import divide, list_sources
-    from artgen.training.state import last_step
-
     kept, held = divide(list_sources(config.data, config.storage_options), recipe.holdout)
-    facts = {
-        "run": config.folder, "images": len(kept), "held_out": len(held), "engine": engine, "workers": config.workers,
-        "step": last_step(config.folder, config.storage_options), "recipe": dataclasses.asdict(recipe),
-    }  # fmt: skip
     if dry_run:
-        console.result(facts)
+        console.result({**_facts(config, recipe, engine), "images": len(kept), "held_out": len(held)})
         return 0
     _prepare(config)
     with only_driver(config.folder, console.say, config.storage_options):
-        step = last_step(config.folder, config.storage_options)
-        going_on = f", going on from step {step}" if step else ""
-        console.say(f"training {recipe.model!r} on {len(kept)} images, {len(held)} held out{going_on}")
-        ended = _run(engine, config, recipe, console)
+        say = f"training {recipe.model!r} on {len(kept)} images, {len(held)} held out{_going_on(config)}"
+        console.say(say)
+        ended = _run(engine, config, recipe, Progress(console), console)
         return _conclude(config, recipe, ended, console)
 
 
-def settings(args: Mapping[str, Any]) -> tuple[TrainConfig, RestorerRecipe]:
+def train_gan(args: dict[str, Any], console: Console) -> int:
+    """Runs `artgen train gan` and returns its exit code; as `train_restorer`."""
+    from artgen.training.pictures import list_sources
+
+    dry_run = args.pop("dry_run", False)
+    config, recipe = settings(args, load_gan_recipe)
+    check_places(config)
+    engine = _engine(config)
+    images = len(list_sources(config.data, config.storage_options))
+    if dry_run:
+        console.result({**_facts(config, recipe, engine), "images": images})
+        return 0
+    _prepare(config)
+    with only_driver(config.folder, console.say, config.storage_options):
+        console.say(f"training {recipe.model!r} on {images} images{_going_on(config)}")
+        ended = _run(engine, config, recipe, GanProgress(console), console)
+        return _conclude_gan(config, recipe, ended, console)
+
+
+def _facts(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, engine: str) -> dict[str, Any]:
+    return {
+        "run": config.folder, "engine": engine, "workers": config.workers,
+        "step": last_step(config.folder, config.storage_options), "recipe": dataclasses.asdict(recipe),
+    }  # fmt: skip
+
+
+def _going_on(config: TrainConfig) -> str:
+    step = last_step(config.folder, config.storage_options)
+    return f", going on from step {step}" if step else ""
+
+
+def settings(
+    args: Mapping[str, Any], load_one: Callable[[str, Mapping[str, Any]], RecipeT] = load_recipe
+) -> tuple[TrainConfig, RecipeT]:
     """Flags, file and --set, divided into where to train and what. Raises UsageError for an unknown key."""
     args = dict(args)
     name, file, sets = args.pop("recipe", "default"), args.pop("config", None), args.pop("set", None) or []
@@ -61,7 +92,7 @@ def settings(args: Mapping[str, Any]) -> tuple[TrainConfig, RestorerRecipe]:
     if isinstance(changes.get("seed"), str):
         changes["seed"] = _value(changes["seed"])
     config = load(TrainConfig, {key: value for key, value in values.items() if key in where})
-    return config, load_recipe(name, changes)
+    return config, load_one(name, changes)
 
 
 def _file(file: str | None) -> dict[str, Any]:
@@ -118,25 +149,21 @@ def _engine(config: TrainConfig) -> str:
     return "ray" if several else "local"
 
 
-def _run(engine: str, config: TrainConfig, recipe: RestorerRecipe, console: Console) -> str:
+def _run(
+    engine: str,
+    config: TrainConfig,
+    recipe: RestorerRecipe | GanRecipe,
+    tell: Callable[[Any], None],
+    console: Console,
+) -> str:
     """Trains; returns how it ended: `done`, `interrupted`, or the error that the same command may overcome."""
-    tell = Progress(console, recipe)
     try:
         if engine == "ray":
             from artgen.engines import ray_train
 
             ray_train.train(config, recipe, tell, console)
         else:
-            from artgen.engines.local import MOST_FEEDERS, cores
-            from artgen.training.rank import Rank, pick_device
-            from artgen.training.run import train_restorer
-
-            device = pick_device(config.device)
-            feeders = 1 if device == "cpu" else min(cores(), MOST_FEEDERS)
-            train_restorer(
-                config.data, config.folder, recipe, device=device, report=tell, rank=Rank(threads=feeders),
-                options=config.storage_options,
-            )  # fmt: skip
+            _train_here(config, recipe, tell)
     except KeyboardInterrupt:
         return "interrupted"
     except RunError as error:
@@ -144,26 +171,69 @@ def _run(engine: str, config: TrainConfig, recipe: RestorerRecipe, console: Cons
     return "done"
 
 
+def _train_here(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, tell: Callable[[Any], None]) -> None:
+    from artgen.engines.local import MOST_FEEDERS, cores
+    from artgen.training import gan_run, run
+    from artgen.training.rank import Rank, pick_device
+
+    device = pick_device(config.device)
+    rank = Rank(threads=1 if device == "cpu" else min(cores(), MOST_FEEDERS))
+    how: Any = {"device": device, "report": tell, "rank": rank, "options": config.storage_options}
+    if isinstance(recipe, GanRecipe):
+        gan_run.train_gan(config.data, config.folder, recipe, **how)
+    else:
+        run.train_restorer(config.data, config.folder, recipe, **how)
+
+
 class Progress:
     """One line for each report: how far, how well, how fast, how long still."""
 
-    def __init__(self, console: Console, recipe: RestorerRecipe) -> None:
-        self._console, self._recipe = console, recipe
+    def __init__(self, console: Console) -> None:
+        self._console = console
 
     def __call__(self, numbers: Mapping[str, float]) -> None:
-        left = round(numbers["left_s"])
         scores = "".join(f"  {key} {numbers[key]:.2f} dB" for key in numbers if key.endswith(("-colour", "-grey")))
         skipped = f"  {numbers['skipped']:.0f} steps skipped" if numbers["skipped"] else ""
         self._console.say(
             f"step {numbers['step']:.0f} ({100 * numbers['progress']:.1f} %)  loss {numbers['loss']:.4g}  "
-            f"{numbers['images_per_s']:.1f} images/s  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+            f"{numbers['images_per_s']:.1f} images/s  {_clock(numbers['left_s'])} left"
             f"{skipped}{scores}"
         )
 
 
+class GanProgress:
+    """One line for each report, each look and each rescue."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __call__(self, numbers: Mapping[str, Any]) -> None:
+        if "rescued" in numbers:
+            self._console.say(
+                f"step {numbers['from_step']}: {numbers['rescued']}; back to step {numbers['step']}, learning rate times "
+                f"{numbers['rate_times']:g}, gamma times {numbers['gamma_times']:g}"
+            )
+        elif "fd_random" in numbers:
+            self._console.say(
+                f"{numbers['images'] / 1000:.0f} kimg: fd_random {numbers['fd_random']:.2f}  "
+                f"diversity {numbers['diversity']:.2f}"
+            )
+        else:
+            skipped = f"  {numbers['skipped']:.0f} steps skipped" if numbers["skipped"] else ""
+            self._console.say(
+                f"{numbers['images'] / 1000:.0f} kimg ({100 * numbers['progress']:.1f} %)  D {numbers['d_loss']:.3f}  "
+                f"G {numbers['g_loss']:.3f}  D right {100 * numbers['d_right']:.0f} %  "
+                f"{numbers['images_per_s']:.1f} images/s  {_clock(numbers['left_s'])} left{skipped}"
+            )
+
+
+def _clock(seconds: float) -> str:
+    left = round(seconds)
+    return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+
+
 def _conclude(config: TrainConfig, recipe: RestorerRecipe, ended: str, console: Console) -> int:
     from artgen.training.run import read_skipped
-    from artgen.training.state import last_step
 
     options = config.storage_options
     step = last_step(config.folder, options)
@@ -179,4 +249,27 @@ def _conclude(config: TrainConfig, recipe: RestorerRecipe, ended: str, console: 
         console.result(facts, f"{ended}; step {step} is saved{left_out}: the same command goes on from there")
         return 1
     console.result(facts, f"trained {step} steps{left_out}; use it: artgen restore --model {config.folder}")
+    return 0
+
+
+def _conclude_gan(config: TrainConfig, recipe: GanRecipe, ended: str, console: Console) -> int:
+    options = config.storage_options
+    step = last_step(config.folder, options)
+    told = json.loads(uri.read_or_none(uri.join(config.folder, "data.json"), options) or b"{}")
+    unusable, changed = told.get("unusable", {}), told.get("changed", {})
+    facts: dict[str, Any] = {
+        "run": config.folder, "model": uri.join(config.folder, "model.safetensors") if step else None, "ended": ended,
+        "step": step, "images_seen": step * recipe.batch_images, "skipped_pictures": len(unusable),
+        "changed_pictures": len(changed),
+    }  # fmt: skip
+    for key, reason in list(unusable.items())[:5]:
+        console.say(f"left out {key!r}: {reason}")
+    about = f", {len(unusable)} pictures left out" if unusable else ""
+    about += f", {len(changed)} changed to fit (data.json has how)" if changed else ""
+    if ended != "done":
+        console.result(facts, f"{ended}; step {step} is saved{about}: the same command goes on from there")
+        return 1
+    console.result(
+        facts, f"trained {step} steps{about}; use it: artgen generate {config.folder} OUTPUT --seeds 0-63"
+    )
     return 0

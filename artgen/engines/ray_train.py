@@ -1,4 +1,4 @@
-"""Data-parallel training on Ray Train: the one loop in every worker, gradients added up by torch.distributed.
+"""Data-parallel training on Ray Train: the local engine's loop in every worker, gradients added up by torch.distributed.
 
 Ray carries processes only. Checkpoints, log and recovery are those of the run folder, so a run may go on with
 another number of workers or without Ray.
@@ -29,11 +29,14 @@ from artgen.console import Console
 from artgen.engines import ray_cluster
 from artgen.errors import ArtgenError, RunError, UsageError
 from artgen.storage import uri
+from artgen.training.gan_recipe import GanRecipe
+from artgen.training.gan_run import train_gan
 from artgen.training.journal import read_log
 from artgen.training.loop_restorer import Report
 from artgen.training.rank import Rank, pick_device
 from artgen.training.recipe import RestorerRecipe, TrainConfig
 from artgen.training.run import train_restorer
+from artgen.training.shards import Shards
 from artgen.training.state import last_step
 
 # A run ends when so many worker groups in a row broke down without a new checkpoint.
@@ -47,7 +50,7 @@ class Orders:
 
     data: str
     run: str
-    recipe: RestorerRecipe
+    recipe: RestorerRecipe | GanRecipe
     device: str
     threads: int
     options: Mapping[str, Any] | None
@@ -55,7 +58,7 @@ class Orders:
     version: str = __version__
 
 
-def train(config: TrainConfig, recipe: RestorerRecipe, report: Report, console: Console) -> None:
+def train(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, report: Report, console: Console) -> None:
     """Trains until the recipe's end on the workers of --workers; `report` gets what rank 0 reports.
 
     When a worker or its node is lost, the others end and a new group goes on from the last checkpoint, with as many
@@ -67,10 +70,7 @@ def train(config: TrainConfig, recipe: RestorerRecipe, report: Report, console: 
         auto = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
         device = auto if config.device == "auto" else config.device
         pool = ray_cluster.pool(config.workers, device, ray.nodes())
-        if pool.most > recipe.batch_images:
-            raise UsageError(
-                f"batch_images is {recipe.batch_images}, too few for {pool.most} workers; raise it or use fewer workers"
-            )
+        _check_workers(recipe, pool.most)
         data, run = ",".join(map(_absolute, config.data.split(","))), _absolute(config.folder)
         seen = tuple(place for place in (*data.split(","), run) if uri.is_local(place) and os.path.exists(place))
         orders = Orders(data, run, recipe, device, pool.cpus, config.storage_options, seen)
@@ -78,6 +78,16 @@ def train(config: TrainConfig, recipe: RestorerRecipe, report: Report, console: 
     finally:
         if ours:
             ray.shutdown()
+
+
+def _check_workers(recipe: RestorerRecipe | GanRecipe, workers: int) -> None:
+    """All that can be known before a worker starts."""
+    if isinstance(recipe, GanRecipe):
+        Shards(recipe.batch_images, recipe.shards, 0, workers)
+    elif workers > recipe.batch_images:
+        raise UsageError(
+            f"batch_images is {recipe.batch_images}, too few for {workers} workers; raise it or use fewer workers"
+        )
 
 
 def _open_cluster(config: TrainConfig) -> bool:
@@ -143,7 +153,7 @@ def _fit(orders: Orders, pool: ray_cluster.Pool, report: Report) -> Exception | 
             thread.join(FOLLOW_S)
             lines = read_log(orders.run, orders.options)
             for line in lines[told:]:
-                if "loss" in line:
+                if {"left_s", "fd_random", "rescued"} & line.keys():
                     report(line)
             told = len(lines)
     return errors[0] if errors else None
@@ -172,7 +182,10 @@ def _work(settings: dict[str, Any]) -> None:
         add_up=dist.all_reduce if context.get_world_size() > 1 else None,
         threads=1 if device == "cpu" else orders.threads,
     )  # fmt: skip
-    train_restorer(orders.data, orders.run, orders.recipe, device=device, rank=rank, options=orders.options)
+    if isinstance(orders.recipe, GanRecipe):
+        train_gan(orders.data, orders.run, orders.recipe, device=device, rank=rank, options=orders.options)
+    else:
+        train_restorer(orders.data, orders.run, orders.recipe, device=device, rank=rank, options=orders.options)
 
 
 def _check_node(orders: Orders) -> None:

@@ -22,8 +22,9 @@ from artgen.errors import ImageError, UsageError
 from artgen.records import Source
 from artgen.storage import archive
 from artgen.training.data import stable_seed
+from artgen.training.gan_labels import LISTS, classes_of, read_labels
 from artgen.training.gan_recipe import GanRecipe
-from artgen.training.pictures import DECODE_TIMEOUT_S, list_sources
+from artgen.training.pictures import DECODE_TIMEOUT_S, list_sources, parts_of
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -75,39 +76,60 @@ def load_real(
 
     The rule: the largest part in the middle that has the shape wanted is cut out and resized (Lanczos); transparent
     pictures are laid on white unless the recipe has 4 channels; grey becomes RGB or the other way, 16 bits become 8.
-    With `recipe.classes` the class is the name of the folder (the whole path of it) that the picture lies in.
+    With `recipe.classes` each has the class of `gan_labels.read_labels`, or the name of its folder (the whole path).
 
     Raises UsageError: nothing usable, fewer pictures than a batch, a size that no generator makes, one class only.
     """
-    sources = list_sources(data, options)
-    found: list[tuple[Source, np.ndarray]] = []
+    sources, labels, unusable = _listed(data, recipe, options)
+    found: list[np.ndarray] = []
+    kept: list[str] = []
     changed: dict[str, str] = {}
-    unusable: dict[str, str] = {}
-    for source, outcome in _decoded(sources, recipe, options, threads):
+    for (source, outcome), label in zip(_decoded(sources, recipe, options, threads), labels, strict=True):
         if isinstance(outcome, ImageError):
             unusable[source.key] = f"{type(outcome).__name__}: {outcome}"
             continue
-        found.append((source, outcome.pixels))
+        found.append(outcome.pixels)
+        kept.append(label)
         if outcome.changes:
             changed[source.key] = ", ".join(outcome.changes)
     if len(found) < recipe.batch_images:
-        why = f" ({len(unusable)} cannot be read, such as {next(iter(unusable))!r})" if unusable else ""
+        why = f" ({len(unusable)} cannot be used, such as {next(iter(unusable))!r})" if unusable else ""
         raise UsageError(
             f"DATA holds {len(found)} usable pictures{why}, fewer than batch_images {recipe.batch_images}; "
             "give more pictures or a smaller batch_images"
         )
-    pixels = torch.from_numpy(np.stack([array for _, array in found])).permute(0, 3, 1, 2).contiguous()
+    pixels = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).contiguous()
     if not recipe.classes:
         return RealPictures(pixels, None, (), changed, unusable)
-    folders = [source.key.rpartition("/")[0] for source, _ in found]
-    classes = tuple(sorted(set(folders)))
+    classes = classes_of(kept)
     if len(classes) == 1:
         raise UsageError(
-            f"classes are asked for, but all pictures lie in one folder {classes[0]!r}; "
-            "put each class into a folder of its own, or set classes = false"
+            f"classes are asked for, but all pictures have one, {classes[0]!r}; put each class into a folder of its "
+            "own, list them in dataset.json or metadata.csv, or set classes = false"
         )
-    labels = torch.tensor([classes.index(folder) for folder in folders])
-    return RealPictures(pixels, labels, classes, changed, unusable)
+    numbers = {name: number for number, name in enumerate(classes)}
+    return RealPictures(pixels, torch.tensor([numbers[label] for label in kept]), classes, changed, unusable)
+
+
+def _listed(
+    data: str, recipe: GanRecipe, options: Mapping[str, Any] | None
+) -> tuple[list[Source], list[str], dict[str, str]]:
+    """The pictures of `data` and the class of each; and what is left out for the lack of one."""
+    if not recipe.classes:
+        sources = list_sources(data, options)
+        return sources, [""] * len(sources), {}
+    sources, labels, unusable = [], [], {}
+    for part in parts_of(data):
+        listed = list_sources(part, options)
+        classes = read_labels(part, options)
+        for source in listed:
+            label = source.key.rpartition("/")[0] if classes is None else classes.get(source.key)
+            if label is None:
+                unusable[source.key] = f"it has no class in the {' or '.join(LISTS)} of DATA"
+                continue
+            sources.append(source)
+            labels.append(label)
+    return sources, labels, unusable
 
 
 class Fitted(NamedTuple):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -18,15 +19,18 @@ class GanRecipe:
 
     generator, discriminator: parameters of the architecture `model`.
     height, width, channels: of the pictures (0: as the first usable one of DATA has); others are fitted to it.
-    classes: the name of a picture's folder is its class. mirror: turn half of the pictures left to right.
+    classes: pictures have one: that of dataset.json or metadata.csv, else the name of their folder (`gan_labels`).
+    mirror: turn half of the pictures left to right.
     images: length of the run and of its schedules, counted in real pictures shown; `minutes` > 0 ends both earlier.
     shards: parts of a batch that are computed one by one, so that the weights are bit for bit those of any number of
     workers up to it; 0: one for each worker, faster and the same only within 1e-4 (see `training.shards`).
     X and X_end: from X at the start to X_end at the end, along half a cosine, of learning rate, Adam's beta2, gamma
     and the augmentation's probability. gamma: of R1 and R2, 0 for none; raise it when the discriminator's loss stays
-    under 0.3. augment_target: above 0, the probability is adapted to this overfitting (ADA) instead, from `augment` on.
+    under 0.3. penalty_every: k > 1 computes both at every k-th step only, k times as strong.
+    augment_target: above 0, the probability is adapted to this overfitting (ADA) instead, from `augment` on.
     halflife_images: half-life of the running mean of the generator, at most 5 % of the images seen.
-    grid_images: between two grids of generated pictures.
+    look_images: between two looks: a grid of generated pictures, the distance of `metric_images` of them from as many
+    real ones, whether all is well (see `gan_watch`), and a checkpoint to go back to when it is not.
     """
 
     model: str = "r3"
@@ -50,20 +54,23 @@ class GanRecipe:
     beta2_end: float = 0.99
     gamma: float = 5.0
     gamma_end: float = 0.5
+    penalty_every: int = 1
     augment: float = 0.0
     augment_end: float = 0.0
     augment_target: float = 0.0
     halflife_images: int = 20_000
     seed: int = 0
     report_steps: int = 50
-    grid_images: int = 50_000
+    look_images: int = 50_000
+    metric_images: int = 2000
     checkpoint_minutes: float = 4.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     licence: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("latent", "batch_images", "images", "report_steps", "grid_images"):
+        for name in ("latent", "batch_images", "images", "report_steps", "look_images", "penalty_every"):
             _check(name, getattr(self, name), 1)
+        _check("metric_images", self.metric_images, 2)
         for name in ("height", "width", "channels", "shards", "minutes", "gamma", "gamma_end", "halflife_images",
                      "checkpoint_minutes"):  # fmt: skip
             _check(name, getattr(self, name), 0)
@@ -77,6 +84,10 @@ class GanRecipe:
     @property
     def steps(self) -> int:
         return -(-self.images // self.batch_images)
+
+    @property
+    def look_steps(self) -> int:
+        return -(-self.look_images // self.batch_images)
 
 
 def _check(name: str, value: float, least: float, most: float = float("inf")) -> None:
@@ -97,14 +108,21 @@ def load_gan_recipe(
 
     Raises UsageError: no such recipe, not TOML, an unknown key or a value of the wrong type or out of range.
     """
+    changes = {key.replace("-", "_"): value for key, value in (changes or {}).items()}
+    known = [key.name for key in fields(GanRecipe)]
+    for key in changes:
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            raise UsageError(f"unknown key {key!r} of a GAN's recipe; {hint}")
     if name in gan_recipe_names():
         with resources.as_file(_shipped() / f"{name}.toml") as file:
-            return config.load(GanRecipe, dict(changes or {}), file=str(file), sets=sets)
+            return config.load(GanRecipe, changes, file=str(file), sets=sets)
     if not Path(name).is_file():
         raise UsageError(
             f"no GAN recipe {name!r}; shipped are {', '.join(gan_recipe_names())}, or give a .toml file"
         )
-    return config.load(GanRecipe, dict(changes or {}), file=name, sets=sets)
+    return config.load(GanRecipe, changes, file=name, sets=sets)
 
 
 def _shipped() -> Any:

@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from artgen.inference.sample import grid, sample
+from artgen.errors import RunError
 from artgen.models.gans.registry import build_discriminator, build_generator
-from artgen.models.gans.spec import GanFacts, Painter
-from artgen.storage import atomic, uri
+from artgen.models.gans.spec import GanFacts
+from artgen.storage import uri
 from artgen.training.gan_data import RealPictures, load_real
 from artgen.training.gan_recipe import GanRecipe
-from artgen.training.gan_state import load_gan, save_gan
-from artgen.training.journal import Journal
-from artgen.training.loop_gan import GanState, train
-from artgen.training.loop_restorer import Report
-from artgen.training.rank import Rank, check_agreement, pick_device, pick_dtype
-from artgen.training.run import log_line
+from artgen.training.gan_scribe import GanScribe, Tell
+from artgen.training.gan_state import GanState, go_back, load_gan, save_gan, settle
+from artgen.training.gan_watch import trouble
+from artgen.training.loop_gan import Unstable, train
+from artgen.training.rank import Rank, check_agreement, from_first, pick_device, pick_dtype
 
-GRID_IMAGES = 64
+MOST_RESCUES = 6
+log = logging.getLogger(__name__)
 
 
 def train_gan(
@@ -35,45 +35,103 @@ def train_gan(
     recipe: GanRecipe,
     *,
     device: str = "auto",
-    report: Report | None = None,
+    report: Tell | None = None,
     rank: Rank | None = None,
     options: uri.Options | None = None,
 ) -> str:
     """Trains on the pictures of `data` (INPUTs of restore, separated by commas) into the folder or URL `run`.
 
     Writes RUN/recipe.json, data.json (which pictures were changed or left out, and how), log.jsonl, tensorboard,
-    reals.png, fakes-<thousands of images>.png, checkpoints and model.safetensors, whose path it returns.
-    report: gets the numbers of each report of rank 0. Raises UsageError (too few usable pictures, a size that the
-    architecture does not make, another architecture in RUN), StorageError, RunError.
+    reals.png, fakes-<thousands of images>.png, checkpoints, best.safetensors (the weights of the look with the lowest
+    distance), interpolation.gif and model.safetensors, whose path it returns.
+    report: gets the numbers that rank 0 logs. A run that has gone wrong goes back to the last look that found nothing
+    wrong, MOST_RESCUES times at most. Raises UsageError (too few usable pictures, a size that the architecture does
+    not make, another architecture in RUN), StorageError, RunError.
     """
     rank = rank or Rank()
     where = torch.device(pick_device(device))
-    dtype = pick_dtype(recipe.precision, where)
     pictures = load_real(data, recipe, options=options, threads=rank.threads)
     facts = facts_of(pictures, recipe)
     state = fresh(recipe, facts, where)
     resumed = load_gan(state, run, options)
     check_agreement(state.step, where, rank)
-    scribe: GanScribe | None = None
+    course = Course(run, facts, state, rank, where, options)
     if rank.number == 0:
-        scribe = GanScribe(run, recipe, facts, state, report or log_line, options)
-        scribe.begin(pictures, state.step if resumed else -1)
-
-    def on_report(numbers: Mapping[str, float]) -> None:
-        if scribe is not None:
-            scribe.report(numbers)
-
-    def on_save(saved: GanState) -> None:
-        if scribe is not None:
-            save_gan(saved, run, facts, options)
-
-    train(
-        state, lambda first, count: pictures.batch(recipe, first, count), facts.latent, recipe,
-        report=on_report, save=on_save, rank=rank.number, world=rank.world, add_up=rank.add_up, dtype=dtype,
-    )  # fmt: skip
-    if scribe is not None:
-        scribe.end()
+        course.scribe = GanScribe(run, recipe, facts, state, report or log_numbers, options)
+        course.scribe.begin(pictures, state.step if resumed else -1)
+    if not resumed:  # something to go back to
+        course.save(state)
+    while True:
+        try:
+            train(
+                state, lambda first, count: pictures.batch(recipe, first, count), facts.latent, recipe,
+                report=course.report, look=course.look, save=course.save, rank=rank.number, world=rank.world,
+                add_up=rank.add_up, dtype=pick_dtype(recipe.precision, where),
+            )  # fmt: skip
+            break
+        except Unstable as reason:
+            course.rescue(str(reason))
+    if course.scribe is not None:
+        course.scribe.end()
     return uri.join(run, "model.safetensors")
+
+
+@dataclasses.dataclass
+class Course:
+    """What the loop calls, on every rank; rank 0 alone has a scribe and writes."""
+
+    run: str
+    facts: GanFacts
+    state: GanState
+    rank: Rank
+    device: torch.device
+    options: uri.Options | None
+    scribe: GanScribe | None = None
+
+    def report(self, numbers: Mapping[str, float]) -> None:
+        if self.scribe is not None:
+            self.scribe.report(numbers)
+
+    def save(self, state: GanState) -> None:
+        if self.scribe is not None:
+            save_gan(state, self.run, self.facts, self.options)
+
+    def look(self, state: GanState) -> None:
+        """Rank 0 looks. When all is well this step becomes the one to go back to; else all ranks raise Unstable."""
+        reason, seen = "", None
+        if self.scribe is not None:
+            try:
+                seen = self.scribe.look()
+                reason = trouble(seen, state)
+            except Unstable as error:
+                reason = str(error)
+        if from_first(float(bool(reason)), self.device, self.rank):
+            raise Unstable(reason or "rank 0 has seen why")
+        state.good_step = state.step
+        if self.scribe is not None and seen is not None:
+            state.most_diverse = max(state.most_diverse, seen.diversity)
+            if state.best < 0 or seen.distance < state.best:
+                state.best = seen.distance
+                self.scribe.keep_best()
+        self.save(state)
+
+    def rescue(self, reason: str) -> None:
+        """Back to the last good step, at a changed rate and gamma. Raises RunError when that did not help so often."""
+        state, from_step = self.state, self.state.step
+        if state.rescues >= MOST_RESCUES:
+            raise RunError(
+                f"{reason}; the run has gone back {MOST_RESCUES} times already, and step {state.good_step} is its last "
+                "good one: lower learning_rate, raise gamma or give more pictures, in a new RUN"
+            )
+        go_back(state, self.run, self.options)
+        check_agreement(state.step, self.device, self.rank)
+        if self.scribe is not None:
+            settle(state, self.run, self.options)
+            self.scribe.rescued(reason, from_step)
+
+
+def log_numbers(numbers: Mapping[str, Any]) -> None:
+    log.info("%s", "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items()))
 
 
 def facts_of(pictures: RealPictures, recipe: GanRecipe) -> GanFacts:
@@ -105,53 +163,3 @@ def fresh(recipe: GanRecipe, facts: GanFacts, device: torch.device) -> GanState:
     return GanState(
         generator, discriminator, mean, optimizer(generator), optimizer(discriminator), augment=recipe.augment
     )
-
-
-@dataclasses.dataclass
-class GanScribe:
-    """What rank 0 writes beside the checkpoints: the recipe, the data's report, the log, grids."""
-
-    run: str
-    recipe: GanRecipe
-    facts: GanFacts
-    state: GanState
-    tell: Report
-    options: uri.Options | None
-
-    def begin(self, pictures: RealPictures, resumed_at: int) -> None:
-        self._write("recipe.json", _json(dataclasses.asdict(self.recipe)))
-        count = len(pictures.pixels_NCHW)
-        self._write("data.json", _json({
-            "pictures": count, "height": self.facts.height, "width": self.facts.width, "channels": self.facts.channels,
-            "classes": self.facts.classes, "changed": pictures.changed, "unusable": pictures.unusable,
-        }))  # fmt: skip
-        shown = pictures.batch(self.recipe, 0, min(GRID_IMAGES, count)).pixels
-        self._write("reals.png", grid(shown.permute(0, 2, 3, 1).numpy(), 8))
-        self._journal = Journal(self.run, self.state.step, self.options)
-        self._journal.line({
-            "pictures": count, "changed": len(pictures.changed), "unusable": len(pictures.unusable),
-            "classes": len(pictures.classes), "resumed_at": resumed_at, "threads": torch.get_num_threads(),
-        })  # fmt: skip
-
-    def report(self, numbers: Mapping[str, float]) -> None:
-        done, new = int(numbers["images"]), self.recipe.report_steps * self.recipe.batch_images
-        if done // self.recipe.grid_images > max(done - new, 0) // self.recipe.grid_images:
-            self._fakes(done)
-        self._journal.numbers(self.state.step, {key: value for key, value in numbers.items() if key != "step"})
-        self.tell(numbers)
-
-    def end(self) -> None:
-        self._fakes(self.state.step * self.recipe.batch_images)
-        self._journal.close()
-
-    def _fakes(self, images: int) -> None:
-        """The pictures of seeds 0-63, always the same ones, of the running mean."""
-        pictures = sample(Painter(self.state.mean, self.facts, "in training"), range(GRID_IMAGES))
-        self._write(f"fakes-{images // 1000:06d}.png", grid(pictures, 8))
-
-    def _write(self, name: str, data: bytes) -> None:
-        atomic.write(uri.join(self.run, name), data, self.options)
-
-
-def _json(values: Mapping[str, Any]) -> bytes:
-    return json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False).encode()

@@ -1,110 +1,72 @@
-"""Checkpoints of a GAN's run, local or in a store; complete when the last file is there, and the last two are kept.
+"""All that a run of a GAN needs to go on, and its checkpoints (see `state`): the last two, and the last good one.
 
 RUN/checkpoints/step-00001200/{generator,discriminator,mean}.safetensors
-                              {generator,discriminator}_optimizer.pt   read with weights_only: it cannot run code
-                              position.json     step, seconds, augmentation; written last, so the checkpoint counts
-RUN/model.safetensors                           the running mean of the generator with its facts: what gets used
+                              {generator,discriminator}_optimizer.pt
+                              position.json
+RUN/model.safetensors         the running mean of the generator with its facts: what gets used
 """
 
 from __future__ import annotations
 
-import io
-import json
-import logging
-from pickle import UnpicklingError  # noqa: TID251 (the exception only; torch's weights-only reader raises it)
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from torch import nn
 
-from artgen.errors import RunError, StorageError, UsageError
+from artgen.errors import RunError
 from artgen.models.gans.spec import GanFacts
 from artgen.models.gans.weights import to_bytes
-from artgen.storage import atomic, uri
-from artgen.training.loop_gan import GanState
-from artgen.training.state import KEPT, checkpoints
+from artgen.storage import uri
+from artgen.training.state import forget_after, load_state, save_numbers, save_state
 
-_NETWORKS = ("generator", "discriminator", "mean")
-_OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
-_POSITION = ("step", "seconds", "augment", "bad_in_a_row")
-_COUNTS = "position.json"
-log = logging.getLogger(__name__)
+
+@dataclass(slots=True)
+class GanState:
+    """All that a run needs to go on exactly: position and chance follow from `step` and `rescues`.
+
+    augment: probability now. d_loss: running mean of the discriminator's loss. good_step: of the last look that found
+    nothing wrong. rescues: how often the run went back to one. best: lowest distance seen, -1 before the first.
+    most_diverse: highest diversity seen.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+    mean: nn.Module
+    generator_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    augment: float = 0.0
+    bad_in_a_row: int = 0
+    d_loss: float = 1.0
+    good_step: int = 0
+    rescues: int = 0
+    best: float = -1.0
+    most_diverse: float = 0.0
 
 
 def save_gan(state: GanState, run: str, facts: GanFacts, options: uri.Options | None = None) -> None:
-    """Writes the checkpoint beside the others and RUN/model.safetensors, then drops all but the last two.
+    """Writes the checkpoint beside the others and RUN/model.safetensors, then drops all but the last two and the good.
 
-    A step that is saved already is left alone. Raises StorageError; what was saved before is then intact.
+    Raises StorageError; what was saved before is then intact.
     """
-    folder = uri.join(run, "checkpoints")
-    final = uri.join(folder, f"step-{state.step:08d}")
-    try:
-        if not uri.exists(uri.join(final, _COUNTS), options):
-            for name, data in _files(state).items():
-                atomic.write(uri.join(final, name), data, options, fsync=True)
-        atomic.write(uri.join(run, "model.safetensors"), to_bytes(state.mean, facts), options, fsync=True)
-    except StorageError as error:
-        raise StorageError(f"cannot save the checkpoint {final}: {error}; the one before it is intact") from error
-    complete = checkpoints(run, options)
-    for name in uri.names(folder, options):
-        # Beside older ones, what an interrupted save left half-written; never one of a later step.
-        if name not in complete[-KEPT:] and name <= f"step-{state.step:08d}":
-            uri.remove(uri.join(folder, name), options)
+    save_state(state, to_bytes(state.mean, facts), run, options, kept=[state.good_step])
 
 
 def load_gan(state: GanState, run: str, options: uri.Options | None = None) -> bool:
-    """Fills the state from the newest checkpoint that can be read; False when the run has none.
-
-    Raises UsageError when the checkpoint is of another architecture, RunError when none of them can be read.
-    """
-    found = checkpoints(run, options)
-    for name in reversed(found):
-        place = uri.join(run, "checkpoints", name)
-        try:
-            parts = {part: _read(place, part, options) for part in (*_NETWORKS, *_OPTIMIZERS, "position")}
-            position = {key: parts["position"][key] for key in _POSITION}
-        except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-            log.warning("left out the checkpoint %s, which is damaged: %s", place, error)
-            continue
-        try:
-            for part in (*_NETWORKS, *_OPTIMIZERS):
-                getattr(state, part).load_state_dict(parts[part])
-        except (RuntimeError, ValueError) as error:
-            raise UsageError(
-                f"the checkpoint {place} is of another architecture; use another RUN or its own recipe: {error}"
-            ) from error
-        for key, value in position.items():
-            setattr(state, key, value)
-        return True
-    if found:
-        raise RunError(
-            f"no checkpoint of {uri.shown(run)!r} can be read; use another RUN or remove its checkpoints"
-        )
-    return False
+    """Fills the state from the newest checkpoint that can be read; False when there is none. Raises as load_state."""
+    return load_state(state, run, options)
 
 
-def _files(state: GanState) -> dict[str, bytes]:
-    """All files of a checkpoint, position.json last."""
-    files = {}
-    for part in _NETWORKS:
-        tensors = {
-            name: value.detach().cpu().contiguous() for name, value in getattr(state, part).state_dict().items()
-        }
-        files[f"{part}.safetensors"] = save(tensors)
-    for part in _OPTIMIZERS:
-        buffer = io.BytesIO()
-        torch.save(getattr(state, part).state_dict(), buffer)
-        files[f"{part}.pt"] = buffer.getvalue()
-    files[_COUNTS] = json.dumps({key: getattr(state, key) for key in _POSITION}).encode()
-    return files
+def go_back(state: GanState, run: str, options: uri.Options | None = None) -> None:
+    """Fills the state from the last good checkpoint, with one rescue more and the clock as it is. Raises RunError."""
+    seconds, rescues, good = state.seconds, state.rescues, state.good_step
+    if not load_state(state, run, options, step=good):
+        raise RunError(f"the checkpoint of step {good} is gone from {uri.shown(run)!r}; use another RUN")
+    state.seconds, state.rescues = seconds, rescues + 1
 
 
-def _read(place: str, part: str, options: uri.Options | None) -> dict[str, Any]:
-    ending = "pt" if part in _OPTIMIZERS else "safetensors" if part in _NETWORKS else "json"
-    data = uri.read_or_none(uri.join(place, f"{part}.{ending}"), options)
-    if data is None:
-        raise ValueError(f"{part}.{ending} is missing")
-    if ending == "pt":
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return load(data) if ending == "safetensors" else json.loads(data)
+def settle(state: GanState, run: str, options: uri.Options | None = None) -> None:
+    """Makes the step gone back to the newest in RUN, with its rescue; a process that is killed goes on from there."""
+    save_numbers(state, run, options)
+    forget_after(state.step, run, options)

@@ -1,13 +1,27 @@
-"""The small parts of a GAN's step that neither loss nor loop is: applying gradients, counting, freezing."""
+"""One step of a GAN: both losses, shard by shard; and what its loop does around them (apply, freeze, count).
+
+Shape letters: B batch, L latent numbers, K dice, C channels, H height, W width.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Generator, Tensor, nn
+
+from artgen.inference.sample import from_bytes
+from artgen.training.data import stable_seed
+from artgen.training.diffaugment import augment, throw
+from artgen.training.gan_data import Reals
+from artgen.training.gan_recipe import GanRecipe
+from artgen.training.gan_state import GanState
+from artgen.training.losses_gan import GAMES
+from artgen.training.regularisers import squared_slope
+from artgen.training.shards import Shards
 
 
 def apply(network: nn.Module, optimizer: torch.optim.Optimizer) -> float:
@@ -65,3 +79,76 @@ class Tally:
         numbers["skipped"] = float(self.skipped)
         self._clear()
         return numbers
+
+
+class Now(NamedTuple):
+    """What the schedules say at one step."""
+
+    rate: float
+    beta2: float
+    gamma: float
+    augment: float
+
+
+class Step:
+    """Both losses of one step, shard by shard; their chance is that of the whole batch, whoever does which shard."""
+
+    def __init__(
+        self, state: GanState, reals: Callable[[int, int], Reals], latent: int, recipe: GanRecipe, shards: Shards,
+        now: Now, dtype: torch.dtype | None,
+    ) -> None:  # fmt: skip
+        self.state, self.reals, self.now, self.images = state, reals, now, shards.images
+        self.game = GAMES[recipe.game]
+        # Every k-th step the penalties count k times (lazy regularisation; Karras et al. 2020, StyleGAN2, section 3.1).
+        self.every = recipe.penalty_every
+        self.gamma = 0.0 if state.step % self.every else now.gamma * self.every
+        self.first = state.step * recipe.batch_images
+        self.device = next(state.generator.parameters()).device
+        self.autocast = torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+        # After a rescue the same pictures, but other chance: the same might lead to the same end.
+        chance = ("step", state.step, *([state.rescues] if state.rescues else []))
+        dice = Generator().manual_seed(stable_seed(recipe.seed, *chance))
+        self.z_2BL = torch.randn(2, recipe.batch_images, latent, generator=dice)
+        self.dice_4KB = [throw(recipe.batch_images, dice) for _ in range(4)]
+
+    def real(self, shard: int) -> tuple[Tensor, Tensor | None]:
+        pixels, labels = self.reals(self.first + shard * self.images, self.images)
+        return from_bytes(pixels.to(self.device)), None if labels is None else labels.to(self.device)
+
+    def fake(self, shard: int, side: int, labels_B: Tensor | None) -> Tensor:
+        z_BL = self.z_2BL[side, shard * self.images : (shard + 1) * self.images].to(self.device)
+        with self.autocast:
+            return self.state.generator(z_BL, labels_B).float()
+
+    def logits(self, x_BCHW: Tensor, labels_B: Tensor | None, shard: int, which: int) -> Tensor:
+        dice_KB = self.dice_4KB[which][:, shard * self.images : (shard + 1) * self.images]
+        with self.autocast:
+            return self.state.discriminator(augment(x_BCHW, self.now.augment, dice_KB), labels_B).float()
+
+    def discriminator(self, shard: int, elapsed_s: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss with R1 and R2 in one, for one backward pass; and what there is to tell."""
+        x_BCHW, labels_B = self.real(shard)
+        with torch.no_grad(), unchanged_buffers(self.state.generator):
+            fake_BCHW = self.fake(shard, 0, labels_B)
+        penalised = self.gamma > 0
+        x_BCHW, fake_BCHW = x_BCHW.requires_grad_(penalised), fake_BCHW.requires_grad_(penalised)
+        real_B, fake_B = self.logits(x_BCHW, labels_B, shard, 0), self.logits(fake_BCHW, labels_B, shard, 1)
+        loss = self.game.discriminator(real_B, fake_B)
+        r1 = squared_slope(real_B, x_BCHW) if penalised else loss.new_zeros(())
+        r2 = squared_slope(fake_B, fake_BCHW) if penalised else loss.new_zeros(())
+        relative = self.game.relative
+        right = (real_B > fake_B).float() if relative else ((real_B > 0).float() + (fake_B < 0).float()) / 2
+        told = {
+            "d_loss": loss, "r1": r1 * self.every, "r2": r2 * self.every, "d_right": right.mean(),
+            "sign": (real_B - fake_B if relative else real_B).sign().mean(),
+            "elapsed_s": loss.new_tensor(elapsed_s if shard == 0 else 0.0),
+        }  # fmt: skip
+        return loss + self.gamma / 2 * (r1 + r2), told
+
+    def generator(self, shard: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+        x_BCHW, labels_B = self.real(shard)
+        fake_B = self.logits(self.fake(shard, 1, labels_B), labels_B, shard, 3)
+        with torch.no_grad():
+            real_B = self.logits(x_BCHW, labels_B, shard, 2) if self.game.relative else torch.zeros_like(fake_B)
+        loss = self.game.generator(real_B, fake_B)
+        return loss, {"g_loss": loss}

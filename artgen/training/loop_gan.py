@@ -1,61 +1,36 @@
-"""The training loop of a GAN: pictures, discriminator's step, generator's step, mean, report, save.
+"""The training loop of a GAN: pictures, discriminator's step, generator's step, mean, report, look, save.
 
 It knows no launcher, no logger and no storage: `rank` and `world` say which shards of each batch are ours, `report`
-gets numbers, `save` gets the state. Step s trains on pictures s * batch_images and on, whoever does which of them.
-
-Shape letters: B batch, L latent numbers, K dice, C channels, H height, W width.
+gets numbers, `look` and `save` get the state. Step s trains on pictures s * batch_images and on, whoever does which.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor, nn
 
 from artgen.errors import RunError
-from artgen.inference.sample import from_bytes
-from artgen.training.data import stable_seed
-from artgen.training.diffaugment import adapted, augment, throw
+from artgen.training.diffaugment import adapted
 from artgen.training.ema import update_mean
 from artgen.training.gan_data import Reals
 from artgen.training.gan_recipe import GanRecipe
-from artgen.training.gan_steps import Tally, apply, frozen, unchanged_buffers
+from artgen.training.gan_state import GanState
+from artgen.training.gan_steps import Now, Step, Tally, apply, frozen
 from artgen.training.loop_restorer import Report
-from artgen.training.losses_gan import GAMES
 from artgen.training.rank import AddUp
-from artgen.training.regularisers import squared_slope
 from artgen.training.schedules import cosine, ema_decay
 from artgen.training.shards import Shards
 
 BAD_STEPS = 20
+D_LOSS_DECAY = 0.99
+RESCUE_RATE, RESCUE_GAMMA = 0.5, 2.0
+"""What each rescue multiplies the learning rate and gamma by, for the rest of the run."""
 
 
-@dataclass(slots=True)
-class GanState:
-    """All that a run needs to go on exactly: position and chance follow from `step`; augment: probability now."""
-
-    generator: nn.Module
-    discriminator: nn.Module
-    mean: nn.Module
-    generator_optimizer: torch.optim.Optimizer
-    discriminator_optimizer: torch.optim.Optimizer
-    step: int = 0
-    seconds: float = 0.0
-    augment: float = 0.0
-    bad_in_a_row: int = 0
-
-
-class Now(NamedTuple):
-    """What the schedules say at one step."""
-
-    rate: float
-    beta2: float
-    gamma: float
-    augment: float
+class Unstable(RunError):
+    """The run has gone wrong in a way that a lower rate or a higher gamma may mend; says how it shows."""
 
 
 def progress_of(state: GanState, recipe: GanRecipe) -> float:
@@ -65,17 +40,18 @@ def progress_of(state: GanState, recipe: GanRecipe) -> float:
 
 
 def schedule(progress: float, state: GanState, recipe: GanRecipe) -> Now:
-    """Values that go along half a cosine over the run (R3GAN, appendix D)."""
+    """Values that go along half a cosine over the run (R3GAN, appendix D), changed by every rescue so far."""
     left = cosine(progress, state.step, 1)
 
     def between(start: float, end: float) -> float:
         return end + (start - end) * left
 
     return Now(
-        between(recipe.learning_rate, recipe.learning_rate_end), between(recipe.beta2, recipe.beta2_end),
-        between(recipe.gamma, recipe.gamma_end),
+        between(recipe.learning_rate, recipe.learning_rate_end) * RESCUE_RATE**state.rescues,
+        between(recipe.beta2, recipe.beta2_end),
+        between(recipe.gamma, recipe.gamma_end) * RESCUE_GAMMA**state.rescues,
         state.augment if recipe.augment_target else between(recipe.augment, recipe.augment_end),
-    )  # fmt: skip
+    )
 
 
 def train(
@@ -85,6 +61,7 @@ def train(
     recipe: GanRecipe,
     *,
     report: Report,
+    look: Callable[[GanState], None],
     save: Callable[[GanState], None],
     rank: int = 0,
     world: int = 1,
@@ -93,9 +70,10 @@ def train(
 ) -> None:
     """Trains until progress is 1. `reals(first, count)` gives the pictures from position `first` on.
 
-    latent: numbers that a picture is made of. dtype: of the autocast forward passes. Every rank reports and saves
-    after the same steps; who writes is up to `report` and `save`. Raises UsageError when the batch does not divide up,
-    RunError when 20 steps in a row are not finite; the last checkpoint is then the place to resume.
+    latent: numbers that a picture is made of. dtype: of the autocast forward passes. look: called every
+    `recipe.look_steps` and at the end; it may raise Unstable. Every rank reports, looks and saves after the same
+    steps; who writes is up to the callables. Raises UsageError when the batch does not divide up, Unstable when 20
+    steps in a row are not finite.
     """
     shards = Shards(recipe.batch_images, recipe.shards, rank, world, add_up)
     tally, saved_at, clock = Tally(), state.seconds, time.monotonic()
@@ -122,80 +100,24 @@ def train(
         if numbers["g_grad"] < float("inf"):
             decay = ema_decay(recipe.batch_images, seen_images, recipe.halflife_images)
             update_mean(state.mean, state.generator, decay)
+        if finite:
+            state.d_loss += (1 - D_LOSS_DECAY) * (numbers["d_loss"] - state.d_loss)
         if recipe.augment_target and finite:
             state.augment = adapted(state.augment, numbers["sign"], recipe.augment_target, recipe.batch_images)
         state.bad_in_a_row = 0 if finite else state.bad_in_a_row + 1
         if state.bad_in_a_row >= BAD_STEPS:
-            raise RunError(
-                f"{BAD_STEPS} steps in a row were not finite; lower learning_rate or raise gamma, then run the same "
-                "command again: it goes on from the last checkpoint"
-            )
+            raise Unstable(f"{BAD_STEPS} steps in a row were not finite")
         tally.add(numbers, finite)
         if state.step % recipe.report_steps == 0:
             report({
                 "step": state.step, "images": seen_images, "seconds": state.seconds, **now._asdict(),
                 **tally.flush(recipe.batch_images),
             })  # fmt: skip
-        if state.seconds - saved_at >= 60 * recipe.checkpoint_minutes:
+        if state.step % recipe.look_steps == 0:
+            look(state)
+        elif state.seconds - saved_at >= 60 * recipe.checkpoint_minutes:
             save(state)
             saved_at = state.seconds
+    if state.step % recipe.look_steps:
+        look(state)
     save(state)
-
-
-class Step:
-    """Both losses of one step, shard by shard; their chance is that of the whole batch, whoever does which shard."""
-
-    def __init__(
-        self, state: GanState, reals: Callable[[int, int], Reals], latent: int, recipe: GanRecipe, shards: Shards,
-        now: Now, dtype: torch.dtype | None,
-    ) -> None:  # fmt: skip
-        self.state, self.reals, self.now, self.images = state, reals, now, shards.images
-        self.game = GAMES[recipe.game]
-        self.first = state.step * recipe.batch_images
-        self.device = next(state.generator.parameters()).device
-        self.autocast = torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
-        dice = Generator().manual_seed(stable_seed(recipe.seed, "step", state.step))
-        self.z_2BL = torch.randn(2, recipe.batch_images, latent, generator=dice)
-        self.dice_4KB = [throw(recipe.batch_images, dice) for _ in range(4)]
-
-    def real(self, shard: int) -> tuple[Tensor, Tensor | None]:
-        pixels, labels = self.reals(self.first + shard * self.images, self.images)
-        return from_bytes(pixels.to(self.device)), None if labels is None else labels.to(self.device)
-
-    def fake(self, shard: int, side: int, labels_B: Tensor | None) -> Tensor:
-        z_BL = self.z_2BL[side, shard * self.images : (shard + 1) * self.images].to(self.device)
-        with self.autocast:
-            return self.state.generator(z_BL, labels_B).float()
-
-    def logits(self, x_BCHW: Tensor, labels_B: Tensor | None, shard: int, which: int) -> Tensor:
-        dice_KB = self.dice_4KB[which][:, shard * self.images : (shard + 1) * self.images]
-        with self.autocast:
-            return self.state.discriminator(augment(x_BCHW, self.now.augment, dice_KB), labels_B).float()
-
-    def discriminator(self, shard: int, elapsed_s: float) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The loss with R1 and R2 in one, for one backward pass; and what there is to tell."""
-        x_BCHW, labels_B = self.real(shard)
-        with torch.no_grad(), unchanged_buffers(self.state.generator):
-            fake_BCHW = self.fake(shard, 0, labels_B)
-        penalised = self.now.gamma > 0
-        x_BCHW, fake_BCHW = x_BCHW.requires_grad_(penalised), fake_BCHW.requires_grad_(penalised)
-        real_B, fake_B = self.logits(x_BCHW, labels_B, shard, 0), self.logits(fake_BCHW, labels_B, shard, 1)
-        loss = self.game.discriminator(real_B, fake_B)
-        r1 = squared_slope(real_B, x_BCHW) if penalised else loss.new_zeros(())
-        r2 = squared_slope(fake_B, fake_BCHW) if penalised else loss.new_zeros(())
-        relative = self.game.relative
-        right = (real_B > fake_B).float() if relative else ((real_B > 0).float() + (fake_B < 0).float()) / 2
-        told = {
-            "d_loss": loss, "r1": r1, "r2": r2, "d_right": right.mean(),
-            "sign": (real_B - fake_B if relative else real_B).sign().mean(),
-            "elapsed_s": loss.new_tensor(elapsed_s if shard == 0 else 0.0),
-        }  # fmt: skip
-        return loss + self.now.gamma / 2 * (r1 + r2), told
-
-    def generator(self, shard: int) -> tuple[Tensor, Mapping[str, Tensor]]:
-        x_BCHW, labels_B = self.real(shard)
-        fake_B = self.logits(self.fake(shard, 1, labels_B), labels_B, shard, 3)
-        with torch.no_grad():
-            real_B = self.logits(x_BCHW, labels_B, shard, 2) if self.game.relative else torch.zeros_like(fake_B)
-        loss = self.game.generator(real_B, fake_B)
-        return loss, {"g_loss": loss}

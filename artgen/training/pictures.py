@@ -25,13 +25,19 @@ def list_sources(data: str, options: uri.Options | None = None) -> list[Source]:
 
     The order is always the same. About half a kilobyte of memory for each image. Raises UsageError when there is none.
     """
-    parts = [data] if uri.is_local(data) and uri.exists(data) else data.split(",")
-    found = [item for part in parts for item in archive.scan(part, options) if not isinstance(item, Skipped)]
+    found = [
+        item for part in parts_of(data) for item in archive.scan(part, options) if not isinstance(item, Skipped)
+    ]
     if not found:
         raise UsageError(
             f"DATA {uri.shown(data)!r} holds no image; give a folder, an archive or a bucket of pictures"
         )
     return found
+
+
+def parts_of(data: str) -> list[str]:
+    """The INPUTs that DATA names: split at commas, unless it is one path with commas in it."""
+    return [data] if uri.is_local(data) and uri.exists(data) else data.split(",")
 
 
 def divide(sources: Sequence[Source], holdout: int) -> tuple[list[Source], list[Source]]:

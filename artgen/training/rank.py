@@ -41,6 +41,16 @@ def check_agreement(step: int, device: torch.device, rank: Rank) -> None:
         )
 
 
+def from_first(value: float, device: torch.device, rank: Rank) -> float:
+    """The `value` of rank 0, on every rank."""
+    if rank.add_up is None:
+        return value
+    told = torch.tensor([value if rank.number == 0 else 0.0], dtype=torch.float64)
+    told = told.to(device if device.type == "cuda" else "cpu")
+    rank.add_up(told)
+    return told.item()
+
+
 def pick_device(name: str) -> str:
     """`auto` is the first of cuda, mps, cpu that works here. Raises UsageError for one that does not."""
     working = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}

@@ -1,7 +1,7 @@
 """Checkpoints of a run, local or in a store: one counts when its last file is there, and the last two are kept.
 
-RUN/checkpoints/step-00001200/network.safetensors   the weights in training
-                              mean.safetensors      their running mean
+RUN/checkpoints/step-00001200/network.safetensors   weights: in training and their running mean (of a GAN, of each
+                              mean.safetensors      of its networks)
                               optimizer.pt          read with weights_only, so it cannot run code
                               position.json         step and seconds; written last, so it makes the checkpoint count
 RUN/model.safetensors                               the running mean with its facts: what gets used
@@ -9,12 +9,14 @@ RUN/model.safetensors                               the running mean with its fa
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251 (the exception only; torch's weights-only reader raises it)
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -28,53 +30,93 @@ from artgen.training.loop_restorer import TrainState
 
 KEPT = 2
 _COUNTS = "position.json"
+Part = nn.Module | torch.optim.Optimizer
 log = logging.getLogger(__name__)
 
 
 def save_checkpoint(state: TrainState, run: str | Path, facts: Facts, options: uri.Options | None = None) -> None:
     """Writes the checkpoint beside the others and RUN/model.safetensors, then drops all but the last two.
 
-    A step that is saved already is left alone. Raises StorageError; what was saved before is then intact.
+    Raises StorageError; what was saved before is then intact.
     """
-    folder = uri.join(str(run), "checkpoints")
-    final = uri.join(folder, f"step-{state.step:08d}")
-    position = {"step": state.step, "seconds": state.seconds}
-    try:
-        if not uri.exists(uri.join(final, _COUNTS), options):
-            optimizer = io.BytesIO()
-            torch.save(state.optimizer.state_dict(), optimizer)
-            _write(final, "network.safetensors", save(_tensors(state.network)), options)
-            _write(final, "mean.safetensors", save(_tensors(state.mean)), options)
-            _write(final, "optimizer.pt", optimizer.getvalue(), options)
-            _write(final, _COUNTS, json.dumps(position).encode(), options)
-        save_weights(state.mean, facts, uri.join(str(run), "model.safetensors"), options)
-    except StorageError as error:
-        raise StorageError(f"cannot save the checkpoint {final}: {error}; the one before it is intact") from error
-    complete = checkpoints(run, options)
-    for name in uri.names(folder, options):
-        # Beside older ones, what an interrupted save left half-written; never one of a later step.
-        if name not in complete[-KEPT:] and name <= f"step-{state.step:08d}":
-            uri.remove(uri.join(folder, name), options)
+    save_state(state, save(_tensors(state.mean), {"artgen": facts.to_json()}), str(run), options)
 
 
 def load_checkpoint(state: TrainState, run: str | Path, options: uri.Options | None = None) -> bool:
-    """Fills the state from the newest checkpoint that can be read; False when the run has none.
+    """Fills the state from the newest checkpoint that can be read; False when the run has none. Raises as load_state."""
+    return load_state(state, str(run), options)
 
-    Raises UsageError when the checkpoint is of another architecture, RunError when none of them can be read.
+
+def save_weights(network: nn.Module, facts: Facts, path: str | Path, options: uri.Options | None = None) -> None:
+    """Weights as safetensors with the facts in the header; the file appears whole or not at all."""
+    atomic.write(str(path), save(_tensors(network), {"artgen": facts.to_json()}), options, fsync=True)
+
+
+def save_state(
+    state: Any, model: bytes, run: str, options: uri.Options | None = None, *, kept: Sequence[int] = ()
+) -> None:
+    """Writes a dataclass of networks, optimisers and numbers as the checkpoint of its `step`, and RUN/model.safetensors.
+
+    Then drops older checkpoints, but the last two and those of the steps `kept`. Of a step that is saved already only
+    the numbers are written again. Raises StorageError; what was saved before is then intact.
+    """
+    folder, newest = uri.join(run, "checkpoints"), _name(state.step)
+    final = uri.join(folder, newest)
+    try:
+        if not uri.exists(uri.join(final, _COUNTS), options):
+            for name, part in _parts(state).items():
+                atomic.write(uri.join(final, _file(name, part)), _bytes(part), options, fsync=True)
+        save_numbers(state, run, options)
+        atomic.write(uri.join(run, "model.safetensors"), model, options, fsync=True)
+    except StorageError as error:
+        raise StorageError(f"cannot save the checkpoint {final}: {error}; the one before it is intact") from error
+    stay = {*checkpoints(run, options)[-KEPT:], *map(_name, kept)}
+    for name in uri.names(folder, options):
+        # Beside older ones, what an interrupted save left half-written; never one of a later step.
+        if name not in stay and name <= newest:
+            uri.remove(uri.join(folder, name), options)
+
+
+def save_numbers(state: Any, run: str, options: uri.Options | None = None) -> None:
+    """Writes position.json of the checkpoint of state.step, which makes it count."""
+    place = uri.join(run, "checkpoints", _name(state.step), _COUNTS)
+    atomic.write(place, json.dumps(_numbers(state)).encode(), options, fsync=True)
+
+
+def load_state(state: Any, run: str, options: uri.Options | None = None, *, step: int | None = None) -> bool:
+    """Fills the dataclass from the newest checkpoint that can be read, or from that of `step`.
+
+    Numbers that a checkpoint of an earlier version does not know stay as they are. False when the run has no
+    checkpoint, or not that one. Raises UsageError when the checkpoint is of another architecture, RunError when none
+    of them can be read.
     """
     found = checkpoints(run, options)
+    if step is not None:
+        found = [name for name in found if name == _name(step)]
+    parts = _parts(state)
     for name in reversed(found):
-        place = uri.join(str(run), "checkpoints", name)
+        place = uri.join(run, "checkpoints", name)
         try:
-            saved = _read(place, options)
+            saved = {part: _read(uri.join(place, _file(part, target)), options) for part, target in parts.items()}
+            numbers = {"step": None, "seconds": None, **_read(uri.join(place, _COUNTS), options)}
+            if numbers["step"] is None or numbers["seconds"] is None:
+                raise ValueError(f"{_COUNTS} has no step or no seconds")
         except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
             log.warning("left out the checkpoint %s, which is damaged: %s", place, error)
             continue
-        _fill(state, saved, place)
+        try:
+            for part, target in parts.items():
+                target.load_state_dict(saved[part])
+        except (RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"the checkpoint {place} is of another architecture; use another RUN or its own recipe: {error}"
+            ) from error
+        for key in _numbers(state):
+            setattr(state, key, numbers.get(key, getattr(state, key)))
         return True
     if found:
         raise RunError(
-            f"no checkpoint of {uri.shown(str(run))!r} can be read; use another RUN or remove its checkpoints"
+            f"no checkpoint of {uri.shown(run)!r} can be read; use another RUN or remove its checkpoints"
         )
     return False
 
@@ -86,56 +128,55 @@ def checkpoints(run: str | Path, options: uri.Options | None = None) -> list[str
     return [name for name in names if uri.exists(uri.join(folder, name, _COUNTS), options)]
 
 
+def forget_after(step: int, run: str, options: uri.Options | None = None) -> None:
+    """Removes the checkpoints of later steps, the newest first, so that at any moment the rest is a run's history."""
+    folder = uri.join(run, "checkpoints")
+    for name in reversed(uri.names(folder, options)):
+        if name > _name(step):
+            uri.remove(uri.join(folder, name), options)
+
+
 def last_step(run: str | Path, options: uri.Options | None = None) -> int:
     """The step of the newest checkpoint; 0 when there is none."""
     found = checkpoints(run, options)
     return int(found[-1].removeprefix("step-")) if found else 0
 
 
-def save_weights(network: nn.Module, facts: Facts, path: str | Path, options: uri.Options | None = None) -> None:
-    """Weights as safetensors with the facts in the header; the file appears whole or not at all."""
-    atomic.write(str(path), save(_tensors(network), {"artgen": facts.to_json()}), options, fsync=True)
+def _parts(state: Any) -> dict[str, Part]:
+    values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value for name, value in values.items() if isinstance(value, Part)}
 
 
-class _Saved(NamedTuple):
-    network: dict[str, Tensor]
-    mean: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    step: int
-    seconds: float
+def _numbers(state: Any) -> dict[str, float]:
+    values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
-def _read(place: str, options: uri.Options | None) -> _Saved:
-    files = {}
-    for name in ("network.safetensors", "mean.safetensors", "optimizer.pt", _COUNTS):
-        data = uri.read_or_none(uri.join(place, name), options)
-        if data is None:
-            raise ValueError(f"{name} is missing")
-        files[name] = data
-    position = json.loads(files[_COUNTS])
-    optimizer = torch.load(io.BytesIO(files["optimizer.pt"]), map_location="cpu", weights_only=True)
-    return _Saved(
-        load(files["network.safetensors"]), load(files["mean.safetensors"]), optimizer,
-        int(position["step"]), float(position["seconds"]),
-    )  # fmt: skip
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
-def _fill(state: TrainState, saved: _Saved, place: str) -> None:
-    try:
-        state.network.load_state_dict(saved.network)
-        state.mean.load_state_dict(saved.mean)
-        state.optimizer.load_state_dict(saved.optimizer)
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(
-            f"the checkpoint {place} is of another architecture; use another RUN or its own recipe: {error}"
-        ) from error
-    state.step, state.seconds = saved.step, saved.seconds
+def _file(name: str, part: Part) -> str:
+    return f"{name}.safetensors" if isinstance(part, nn.Module) else f"{name}.pt"
 
 
-def _write(folder: str, name: str, data: bytes, options: uri.Options | None) -> None:
-    atomic.write(uri.join(folder, name), data, options, fsync=True)
+def _bytes(part: Part) -> bytes:
+    if isinstance(part, nn.Module):
+        return save(_tensors(part))
+    buffer = io.BytesIO()
+    torch.save(part.state_dict(), buffer)
+    return buffer.getvalue()
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     """The weights as safetensors takes them: on the CPU and contiguous (training uses channels-last)."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+
+
+def _read(place: str, options: uri.Options | None) -> dict[str, Any]:
+    data = uri.read_or_none(place, options)
+    if data is None:
+        raise ValueError(f"{place.rpartition('/')[2]} is missing")
+    if place.endswith(".pt"):
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return load(data) if place.endswith(".safetensors") else json.loads(data)

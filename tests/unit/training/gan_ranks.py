@@ -12,13 +12,15 @@ from artgen.models.gans.spec import GanFacts
 from artgen.training.gan_data import RealPictures
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_run import fresh
-from artgen.training.loop_gan import GanState, Step, progress_of, schedule, train
+from artgen.training.gan_state import GanState
+from artgen.training.gan_steps import Step
+from artgen.training.loop_gan import progress_of, schedule, train
 from artgen.training.shards import Shards
 
 R3 = {"base": 8, "most": 16, "group": 4}
 RECIPE = GanRecipe(
     model="r3", generator=R3, discriminator=R3, batch_images=8, shards=4, images=24, latent=8, report_steps=2,
-    augment=0.4, augment_target=0.1, mirror=True, grid_images=32, precision="fp32",
+    augment=0.4, augment_target=0.1, mirror=True, look_images=32, precision="fp32",
 )  # fmt: skip
 DCGAN = replace(
     RECIPE,
@@ -52,7 +54,7 @@ def trained(recipe: GanRecipe, rank: int = 0, world: int = 1, classes: int = 0) 
     told: list[dict] = []
     train(
         state, lambda first, count: real.batch(recipe, first, count), recipe.latent, recipe,
-        report=lambda numbers: told.append(dict(numbers)), save=lambda _: None, rank=rank, world=world,
+        report=lambda numbers: told.append(dict(numbers)), look=lambda _: None, save=lambda _: None, rank=rank, world=world,
         add_up=dist.all_reduce if world > 1 else None,
     )  # fmt: skip
     return state, told
@@ -111,5 +113,6 @@ def cases() -> dict[str, GanRecipe]:
         "r3": RECIPE,
         "classes": RECIPE,
         "dcgan": DCGAN,
+        "lazy": replace(RECIPE, penalty_every=2),
         "fast": replace(RECIPE, shards=0, augment=0.4, augment_target=0.0, augment_end=0.4),
     }

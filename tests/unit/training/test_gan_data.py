@@ -124,7 +124,7 @@ def test_data_that_cannot_be_trained_on_is_a_usage_error(data, tmp_path):
         load_real(str(data), recipe(batch_images=8))
     one_class = tmp_path / "one"
     shutil.copytree(data / "cats", one_class / "cats")
-    with pytest.raises(UsageError, match="all pictures lie in one folder 'cats'"):
+    with pytest.raises(UsageError, match="all pictures have one, 'cats'"):
         load_real(str(one_class), recipe(classes=True))
     large = tmp_path / "large"
     large.mkdir()

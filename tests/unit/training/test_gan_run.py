@@ -29,7 +29,7 @@ from tests.unit.training import gan_ranks
 def recipe(**changes) -> GanRecipe:
     values = {
         "model": "r3", "generator": gan_ranks.R3, "discriminator": gan_ranks.R3, "batch_images": 4, "shards": 2,
-        "images": 80, "latent": 8, "report_steps": 5, "grid_images": 40, "precision": "fp32", "classes": True,
+        "images": 80, "latent": 8, "report_steps": 5, "look_images": 40, "precision": "fp32", "classes": True,
         "augment": 0.3, "augment_target": 1.0, "halflife_images": 8,
     }  # fmt: skip
     return GanRecipe(**{**values, **changes})
@@ -94,6 +94,13 @@ def test_a_run_leaves_a_model_a_log_grids_and_what_became_of_the_data(data, tmp_
     assert told["pictures"] == 5
     assert list(told["unusable"]) == ["a/broken.png"]
     assert sorted(p.name for p in run.glob("*.png")) == ["fakes-000000.png", "reals.png"]
+    with Image.open(run / "interpolation.gif") as film:
+        assert (film.size, film.n_frames) == ((4 * 32, 4 * 28), 48)  # pyright: ignore[reportAttributeAccessIssue]
+    best = painter_from((run / "best.safetensors").read_bytes(), "best")
+    assert best.facts == painter.facts
+    looks = [line for line in read_log(str(run)) if "fd_random" in line]
+    assert [line["step"] for line in looks] == [10, 20]
+    assert all(line["fd_random"] > 0 and line["diversity"] > 0 for line in looks)
     assert Image.open(run / "fakes-000000.png").size == (8 * 32, 8 * 28)
     curves = [line for line in read_log(str(run)) if "d_loss" in line]
     assert [line["step"] for line in curves] == [5, 10, 15, 20]
@@ -171,7 +178,7 @@ def test_steps_that_are_not_finite_change_nothing_and_many_end_the_run():
 
     settings = recipe(images=10**4, classes=False)
     with pytest.raises(RunError, match="20 steps in a row were not finite"):
-        train(state, loud, 8, settings, report=lambda _: None, save=lambda _: None)
+        train(state, loud, 8, settings, report=lambda _: None, look=lambda _: None, save=lambda _: None)
     assert all(torch.equal(before[key], value) for key, value in gan_ranks.weights_of(state).items())
 
 
@@ -187,7 +194,7 @@ def test_the_default_game_is_learnt():
         light = (torch.arange(first, first + count) % 2 * 200 + 20).to(torch.uint8)
         return Reals(light[:, None, None, None].expand(count, 1, 28, 28), None)
 
-    train(state, reals, 8, settings, report=lambda _: None, save=lambda _: None)
+    train(state, reals, 8, settings, report=lambda _: None, look=lambda _: None, save=lambda _: None)
     with torch.no_grad():
         means = state.mean(torch.randn(200, 8), None).mean((1, 2, 3))
     assert 0.2 < (means > 0).float().mean() < 0.8

@@ -1,0 +1,83 @@
+"""Classes of pictures: from a list that lies beside them, else from the names of their folders."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from artgen.errors import StorageError, UsageError
+from artgen.storage import uri
+
+LISTS = ("dataset.json", "metadata.csv")
+
+
+def read_labels(data: str, options: uri.Options | None = None) -> dict[str, str] | None:
+    """Class by key for one INPUT, from `dataset.json` or else `metadata.csv` at the top of a folder or zip.
+
+    dataset.json is StyleGAN's: {"labels": [["a/1.png", 3], ...]}. metadata.csv is that of Hugging Face's image
+    folders: a header, `file_name` and `label`. None when there is neither, or dataset.json says {"labels": null}.
+    Raises UsageError for a list of another form.
+    """
+    for name in LISTS:
+        content = _content(data, name, options)
+        if content is None:
+            continue
+        where = f"{name} of {uri.shown(data)!r}"
+        found = _from_json(content, where) if name.endswith(".json") else _from_csv(content, where)
+        if found is not None:
+            return found
+    return None
+
+
+def classes_of(labels: Sequence[str]) -> tuple[str, ...]:
+    """Every class once: numbers in their order, and after them names in theirs."""
+    return tuple(
+        sorted(set(labels), key=lambda text: (not text.isdigit(), int(text) if text.isdigit() else 0, text))
+    )
+
+
+def _from_json(content: bytes, where: str) -> dict[str, str] | None:
+    try:
+        labels: Any = json.loads(content)["labels"]
+        if labels is None:
+            return None
+        if any(isinstance(label, list | dict | float) for _, label in labels):
+            raise ValueError("classes are numbers or names")
+        return {str(key): str(label) for key, label in labels}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f'{where} is not understood ({type(error).__name__}: {error}); write {{"labels": [["a/1.png", 3], ...]}}, '
+            "or set classes = false"
+        ) from error
+
+
+def _from_csv(content: bytes, where: str) -> dict[str, str]:
+    try:
+        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(
+            f"{where} is not a table in UTF-8 ({error}); save it so, or set classes = false"
+        ) from error
+    columns: Mapping[str, Any] = rows[0] if rows else {}
+    if not {"file_name", "label"} <= columns.keys():
+        raise UsageError(
+            f"{where} has the columns {', '.join(map(str, columns)) or 'none'}; it needs file_name and label, "
+            "or set classes = false"
+        )
+    return {row["file_name"]: row["label"] for row in rows if row["label"]}
+
+
+def _content(data: str, name: str, options: uri.Options | None) -> bytes | None:
+    if not data.lower().endswith(".zip"):
+        folder = uri.is_local(data) and not uri.exists(uri.join(data, name))
+        return None if folder else uri.read_or_none(uri.join(data, name), options)
+    fs, path = uri.filesystem(data, options)
+    try:
+        with fs.open(path, "rb") as file, zipfile.ZipFile(file) as archive:  # pyright: ignore[reportCallIssue, reportArgumentType]
+            return archive.read(name) if name in archive.namelist() else None
+    except (OSError, zipfile.BadZipFile) as error:
+        raise StorageError(f"cannot read {uri.shown(data)!r}: {uri.explain(error)}") from error

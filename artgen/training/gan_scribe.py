@@ -1,0 +1,92 @@
+"""What rank 0 of a GAN's run writes beside its checkpoints: the recipe, the data's report, the log, grids, the best."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from artgen.inference.sample import grid
+from artgen.metrics.cheap_distance import NAME
+from artgen.models.gans.spec import GanFacts, Painter
+from artgen.models.gans.weights import to_bytes
+from artgen.storage import atomic, uri
+from artgen.training.gan_data import RealPictures
+from artgen.training.gan_film import film
+from artgen.training.gan_recipe import GanRecipe
+from artgen.training.gan_state import GanState
+from artgen.training.gan_watch import GRID_IMAGES, Look, Watch
+from artgen.training.journal import Journal
+from artgen.training.loop_gan import RESCUE_GAMMA, RESCUE_RATE, progress_of
+
+Tell = Callable[[Mapping[str, Any]], None]
+"""Gets the numbers of each report, of each look (`fd_random`), and of each rescue (`rescued`: why, in words)."""
+
+
+@dataclasses.dataclass
+class GanScribe:
+    run: str
+    recipe: GanRecipe
+    facts: GanFacts
+    state: GanState
+    tell: Tell
+    options: uri.Options | None
+
+    def begin(self, pictures: RealPictures, resumed_at: int) -> None:
+        self._write("recipe.json", _json(dataclasses.asdict(self.recipe)))
+        count = len(pictures.pixels_NCHW)
+        self._write("data.json", _json({
+            "pictures": count, "height": self.facts.height, "width": self.facts.width, "channels": self.facts.channels,
+            "classes": self.facts.classes, "changed": pictures.changed, "unusable": pictures.unusable,
+        }))  # fmt: skip
+        shown = pictures.batch(self.recipe, 0, min(GRID_IMAGES, count)).pixels
+        self._write("reals.png", grid(shown.permute(0, 2, 3, 1).numpy(), 8))
+        self._watch = Watch(pictures.pixels_NCHW, self.recipe.metric_images)
+        self._journal = Journal(self.run, self.state.step, self.options)
+        self._journal.line({
+            "pictures": count, "changed": len(pictures.changed), "unusable": len(pictures.unusable),
+            "classes": len(pictures.classes), "resumed_at": resumed_at, "threads": torch.get_num_threads(),
+            "metric": f"{NAME} of {self._watch.images} pictures",
+        })  # fmt: skip
+
+    def report(self, numbers: Mapping[str, float]) -> None:
+        progress = progress_of(self.state, self.recipe)
+        left_s = self.state.seconds * (1 / progress - 1) if progress else 0.0
+        self._tell({**numbers, "progress": progress, "left_s": left_s})
+
+    def look(self) -> Look:
+        """Looks at the running mean, and tells. Raises Unstable when there is nothing to see."""
+        look = self._watch.look(self.state, self.facts)
+        images = self.state.step * self.recipe.batch_images
+        self._write(f"fakes-{images // 1000:06d}.png", grid(look.grid, 8))
+        self._tell({"step": self.state.step, "images": images, NAME: look.distance, "diversity": look.diversity})
+        return look
+
+    def keep_best(self) -> None:
+        """The running mean is nearer to the real pictures than at any look before."""
+        self._write("best.safetensors", to_bytes(self.state.mean, self.facts))
+
+    def rescued(self, reason: str, from_step: int) -> None:
+        """The state is that of an earlier step by now."""
+        state, now = self.state, {"rate_times": RESCUE_RATE, "gamma_times": RESCUE_GAMMA}
+        line = {"rescued": reason, "from_step": from_step, "step": state.step, "rescues": state.rescues, **now}
+        self._journal.line(line)
+        self.tell(line)
+
+    def end(self) -> None:
+        self._write("interpolation.gif", film(Painter(self.state.mean, self.facts, "in training")))
+        self._journal.close()
+
+    def _tell(self, numbers: Mapping[str, float]) -> None:
+        self._journal.numbers(self.state.step, {key: value for key, value in numbers.items() if key != "step"})
+        self.tell(numbers)
+
+    def _write(self, name: str, data: bytes) -> None:
+        atomic.write(uri.join(self.run, name), data, self.options)
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False).encode()

@@ -1,0 +1,82 @@
+"""Whether a GAN is well: how far its pictures are from real ones, how much they differ, and what must not go on.
+
+Shape letters: N pictures, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from artgen.errors import RunError
+from artgen.inference.sample import sample
+from artgen.metrics.cheap_distance import RandomFeatures, distance, statistics
+from artgen.models.gans.spec import GanFacts, Painter
+from artgen.training.gan_state import GanState
+from artgen.training.loop_gan import Unstable
+
+GRID_IMAGES = 64
+LEAST_DIVERSE = 0.25
+MOST_WORSE = 3.0
+LEAST_D_LOSS = 0.05
+
+
+class Look(NamedTuple):
+    """grid: the pictures of seeds 0-63, uint8 N x H x W x C. distance: `fd_random` (metrics.cheap_distance).
+    diversity: mean standard deviation of the grid's pixels over that of as many real pictures.
+    """
+
+    grid: np.ndarray
+    distance: float
+    diversity: float
+
+
+class Watch:
+    """Looks at the running mean, always at the pictures of the same seeds.
+
+    Args: real_NCHW: uint8, all of them. images: that the distance compares, at most (of each kind).
+    """
+
+    def __init__(self, real_NCHW: Tensor, images: int) -> None:
+        self.images = min(images, len(real_NCHW))
+        # Spread over the listing, so that each folder has its share.
+        rows = torch.arange(self.images) * len(real_NCHW) // self.images
+        self._features = RandomFeatures(real_NCHW.shape[1])
+        self._real = statistics(self._features(real_NCHW[rows]))
+        grid = real_NCHW[:: max(len(real_NCHW) // GRID_IMAGES, 1)][:GRID_IMAGES]
+        self._spread = max(_spread(grid.permute(0, 2, 3, 1).numpy()), 1e-6)
+
+    def look(self, state: GanState, facts: GanFacts) -> Look:
+        """Raises Unstable when the pictures are not finite."""
+        painter = Painter(state.mean, facts, "in training")
+        try:
+            pixels = sample(painter, range(max(self.images, GRID_IMAGES)))
+        except RunError as error:  # sampling reads and writes nothing
+            raise Unstable(str(error)) from error
+        features = self._features(torch.from_numpy(pixels[: self.images]).permute(0, 3, 1, 2))
+        grid = pixels[:GRID_IMAGES]
+        return Look(grid, distance(self._real, statistics(features)), _spread(grid) / self._spread)
+
+
+def trouble(look: Look, state: GanState) -> str:
+    """What has gone wrong since the looks before, in words; empty when nothing has.
+
+    A generator that collapses shows it by pictures that become alike, a game that one side wins by a distance that
+    grows. A low loss of the discriminator alone is no trouble: it has one early on, while all gets better.
+    """
+    if look.diversity < LEAST_DIVERSE * state.most_diverse:
+        return f"the pictures became alike (diversity {look.diversity:.3f}, it was {state.most_diverse:.3f})"
+    if state.best < 0:
+        return ""
+    if look.distance > MOST_WORSE * state.best:
+        return f"the pictures became worse (fd_random {look.distance:.2f}, it was {state.best:.2f})"
+    if state.d_loss < LEAST_D_LOSS and look.distance > state.best:
+        return f"the discriminator won (its loss is {state.d_loss:.3f}) and the pictures no longer become better"
+    return ""
+
+
+def _spread(pixels_NHWC: np.ndarray) -> float:
+    return float(pixels_NHWC.astype(np.float32).std(0).mean())
