@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SSIM_WINDOW = 11
+"""Pixels: the smallest side of a picture that `ssim` takes."""
+
 
 def psnr(restored: Tensor, clean: Tensor) -> float:
     """Peak signal-to-noise ratio in dB over all elements; both in [0, 1], restored is clipped to it first.
@@ -31,7 +34,7 @@ def ssim(restored_BCHW: Tensor, clean_BCHW: Tensor) -> float:
     """
     if restored_BCHW.shape != clean_BCHW.shape:
         raise ValueError(f"shapes differ: {tuple(restored_BCHW.shape)} and {tuple(clean_BCHW.shape)}")
-    if min(clean_BCHW.shape[-2:]) < 11:
+    if min(clean_BCHW.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs 11x11 pixels; the picture has {tuple(clean_BCHW.shape[-2:])}")
     x = restored_BCHW.clamp(0, 1).double().flatten(0, 1)[:, None]
     y = clean_BCHW.double().flatten(0, 1)[:, None]

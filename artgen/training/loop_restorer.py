@@ -21,20 +21,31 @@ from artgen.training.losses import LOSSES
 from artgen.training.rank import AddUp
 from artgen.training.recipe import RestorerRecipe
 from artgen.training.schedules import cosine, ema_decay
+from artgen.training.tally import Tally
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 Report = Callable[[Mapping[str, float]], None]
 
 
+BAD_STEPS = 20
+"""So many steps in a row that are not finite, or whose loss is far above the usual, and the run goes back."""
+FAR_ABOVE = 10.0
+
+
 @dataclass(slots=True)
 class TrainState:
-    """All that a run needs to go on exactly: the data position is step * batch_images."""
+    """All that a run needs to go on exactly: the data position is step * batch_images.
+
+    usual_loss: running mean over about 100 steps, 0 before the first. rollbacks: how often the run went back.
+    """
 
     network: nn.Module
     mean: nn.Module
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
+    usual_loss: float = 0.0
+    rollbacks: int = 0
 
 
 def progress_of(state: TrainState, recipe: RestorerRecipe) -> float:
@@ -61,6 +72,7 @@ def train(
     forward: Forward,
     report: Report,
     save: Callable[[TrainState], None],
+    go_back: Callable[[TrainState], None] | None = None,
     rank: int = 0,
     world: int = 1,
     add_up: AddUp | None = None,
@@ -70,48 +82,54 @@ def train(
     """Trains until progress is 1. `batches(first, count)` gives the crops from position `first` on.
 
     forward: state.network, or what wraps it. dtype: of the autocast forward pass. threads: that make batches.
-    Every rank reports and saves after the same steps; who writes is up to `report` and `save`.
-    Raises RunError when 20 steps in a row are not finite; the last checkpoint is then the place to resume.
+    go_back: fills the state with the last good one and counts the rollback; called after BAD_STEPS in a row, which change
+    nothing. Every rollback halves the learning rate, so the same data lead elsewhere. Raises RunError where there is none.
+    Every rank reports, saves and goes back after the same steps; who writes is up to `report` and `save`.
     """
     device = next(state.network.parameters()).device
     start, count = share_of(recipe.batch_images, rank, world)
     ahead = max(4, 2 * threads)
-    feed = prefetch(lambda step: batches(step * recipe.batch_images + start, count), state.step, ahead, threads)
     autocast = torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
     tally = Tally(recipe.batch_images)
     saved_at, clock = state.seconds, time.monotonic()
 
-    with contextlib.closing(feed):
-        while (progress := progress_of(state, recipe)) < 1:
-            waited = time.monotonic()
-            batch = next(feed)
-            tally.wait_s += time.monotonic() - waited
+    while (progress := progress_of(state, recipe)) < 1:
+        feed = prefetch(lambda step: batches(step * recipe.batch_images + start, count), state.step, ahead, threads)
+        with contextlib.closing(feed):
+            while (progress := progress_of(state, recipe)) < 1 and tally.bad_in_a_row < BAD_STEPS:
+                with tally.waiting():
+                    batch = next(feed)
+                # What else draws numbers (dropout) depends on the position too: no generator has a state to save.
+                torch.manual_seed(stable_seed(recipe.seed, "step", state.step, rank))
+                rate = (
+                    recipe.learning_rate * cosine(progress, state.step, recipe.warmup_steps) * 0.5**state.rollbacks
+                )
+                for group in state.optimizer.param_groups:
+                    group["lr"] = rate
+                part = accumulate(state.network, batch, recipe, forward=forward, autocast=autocast)
 
-            # What else draws numbers (dropout) depends on the position too: no generator has a state to save.
-            torch.manual_seed(stable_seed(recipe.seed, "step", state.step, rank))
-            rate = recipe.learning_rate * cosine(progress, state.step, recipe.warmup_steps)
-            for group in state.optimizer.param_groups:
-                group["lr"] = rate
-            part = accumulate(state.network, batch, recipe, forward=forward, autocast=autocast)
+                # The clock of rank 0 counts, for all: what follows from it (rate, save, end) must be the same everywhere.
+                now = time.monotonic()
+                loss, seconds = add_gradients_up(state.network, part, now - clock if rank == 0 else 0.0, add_up)
+                state.seconds += seconds
+                clock = now
 
-            # The clock of rank 0 counts, for all: what follows from it (rate, save, end) must be the same everywhere.
-            now = time.monotonic()
-            loss, seconds = add_gradients_up(state.network, part, now - clock if rank == 0 else 0.0, add_up)
-            state.seconds += seconds
-            clock = now
-
-            stepped = step_once(state, recipe)
-            state.step += 1
-            if stepped:
-                seen_images = state.step * recipe.batch_images
-                decay = ema_decay(recipe.batch_images, seen_images, recipe.halflife_images)
-                update_mean(state.mean, state.network, decay)
-            tally.add(loss if stepped else None)
-            if state.step % recipe.report_steps == 0:
-                report({"step": state.step, "seconds": state.seconds, "lr": rate, **tally.flush()})
-            if state.seconds - saved_at >= 60 * recipe.checkpoint_minutes:
-                save(state)
-                saved_at = state.seconds
+                stepped = step_once(state, loss, recipe)
+                state.step += 1
+                tally.add(loss if stepped else None)
+                if state.step % recipe.report_steps == 0:
+                    report({"step": state.step, "seconds": state.seconds, "lr": rate, **tally.flush()})
+                # A state that is about to be given up is not saved.
+                if state.seconds - saved_at >= 60 * recipe.checkpoint_minutes and not tally.bad_in_a_row:
+                    save(state)
+                    saved_at = state.seconds
+        if tally.bad_in_a_row >= BAD_STEPS:
+            if go_back is None:
+                raise RunError(
+                    f"{BAD_STEPS} steps in a row were not finite or far above the usual loss of {state.usual_loss:.3g}"
+                )
+            go_back(state)
+            tally.bad_in_a_row, saved_at = 0, state.seconds
     save(state)
 
 
@@ -154,47 +172,15 @@ def add_gradients_up(network: nn.Module, loss: Tensor, seconds: float, add_up: A
     return numbers.tolist()
 
 
-def step_once(state: TrainState, recipe: RestorerRecipe) -> bool:
-    """One step of the optimiser; False (and no change) when the gradient is not finite."""
+def step_once(state: TrainState, loss: float, recipe: RestorerRecipe) -> bool:
+    """One step of the optimiser and of the running mean; False, and no change, for a step that would do harm."""
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
-    if not torch.isfinite(norm):
+    usual = state.usual_loss or loss
+    if not (torch.isfinite(norm) and loss <= FAR_ABOVE * usual):
         return False
     state.optimizer.step()
+    state.usual_loss = 0.99 * usual + 0.01 * loss
+    seen_images = (state.step + 1) * recipe.batch_images
+    decay = ema_decay(recipe.batch_images, seen_images, recipe.halflife_images)
+    update_mean(state.mean, state.network, decay)
     return True
-
-
-class Tally:
-    """Means over the steps since the last report."""
-
-    def __init__(self, batch_images: int) -> None:
-        self.batch_images = batch_images
-        self.bad_in_a_row = 0
-        self._clear()
-
-    def _clear(self) -> None:
-        self.losses: list[float] = []
-        self.skipped = 0
-        self.wait_s = 0.0
-        self.since = time.monotonic()
-
-    def add(self, loss: float | None) -> None:
-        if loss is not None:
-            self.losses.append(loss)
-            self.bad_in_a_row = 0
-            return
-        self.skipped += 1
-        self.bad_in_a_row += 1
-        if self.bad_in_a_row >= 20:
-            raise RunError("20 steps in a row were not finite; lower learning_rate and run the same command again")
-
-    def flush(self) -> dict[str, float]:
-        steps = len(self.losses) + self.skipped
-        seconds = time.monotonic() - self.since
-        numbers = {
-            "loss": sum(self.losses) / max(len(self.losses), 1),
-            "images_per_s": steps * self.batch_images / seconds,
-            "data_wait": self.wait_s / seconds,
-            "skipped": float(self.skipped),
-        }
-        self._clear()
-        return numbers

@@ -53,6 +53,7 @@ class RestorerRecipe:
     halflife_images: half-life of the running mean of the weights, at most 5 % of the images seen.
     grey_share: share of the crops trained as grey pictures (one channel of damage, three equal channels in).
     turns: turn and mirror the crops at random.
+    compile: torch.compile for the forward and backward pass; needs a C++ compiler on CPUs. Other bits than without.
     holdout: every n-th image of the sorted listing is kept for validation (0: none).
     """
 
@@ -79,6 +80,7 @@ class RestorerRecipe:
     validate_steps: int = 2000
     checkpoint_minutes: float = 4.0
     precision: str = "auto"
+    compile: bool = False
     licence: str = ""
 
     def __post_init__(self) -> None:

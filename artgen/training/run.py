@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from artgen.errors import RunError
 from artgen.models import registry
 from artgen.models.spec import Facts, Restorer
 from artgen.storage import atomic, uri
@@ -28,6 +29,7 @@ from artgen.training.recipe import RestorerRecipe
 from artgen.training.state import load_checkpoint, save_checkpoint
 from artgen.training.validate import validate
 
+MOST_ROLLBACKS = 5
 log = logging.getLogger(__name__)
 
 
@@ -81,11 +83,17 @@ def train_restorer(
             if scribe is not None:
                 save_checkpoint(saved, run, facts, options)
 
-        network = state.network
+        def on_bad_steps(broken: TrainState) -> None:
+            stopped_at = broken.step
+            go_back(broken, recipe, run, options)
+            if scribe is not None:
+                scribe.note({"went_back_from": stopped_at, "to": broken.step, "rollbacks": broken.rollbacks})
+
+        network = torch.compile(state.network) if recipe.compile else state.network
         train(
             state, crops.batch, recipe, forward=network if facts.takes_mask else lambda x, mask: network(x),
-            report=on_report, save=on_save, rank=rank.number, world=rank.world, add_up=rank.add_up, dtype=dtype,
-            threads=rank.threads,
+            report=on_report, save=on_save, go_back=on_bad_steps, rank=rank.number, world=rank.world,
+            add_up=rank.add_up, dtype=dtype, threads=rank.threads,
         )  # fmt: skip
         if told < len(pictures.unusable):
             _write_skipped(run, rank.number, pictures.unusable, options)
@@ -105,6 +113,28 @@ def fresh(recipe: RestorerRecipe, device: torch.device) -> tuple[TrainState, Fac
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     return TrainState(network, mean, optimizer), facts
+
+
+def go_back(state: TrainState, recipe: RestorerRecipe, run: str, options: uri.Options | None = None) -> None:
+    """Fills the state from the last checkpoint, or as before the first step, and counts the rollback.
+
+    What has been counted once stays counted, though the checkpoint does not know: a second time at the same place halves
+    the rate again. The clock does not go back. Raises RunError after MOST_ROLLBACKS.
+    """
+    bad, rollbacks, seconds = state.step, state.rollbacks + 1, state.seconds
+    if rollbacks > MOST_ROLLBACKS:
+        raise RunError(
+            f"training went astray before step {bad}, for the {rollbacks}. time, each time at half the rate; the last "
+            f"checkpoint is good: lower learning_rate ({recipe.learning_rate:g}) and run the same command again"
+        )
+    if not load_checkpoint(state, run, options):
+        first, _ = fresh(recipe, next(state.network.parameters()).device)
+        state.network.load_state_dict(first.network.state_dict())
+        state.mean.load_state_dict(first.mean.state_dict())
+        state.optimizer.load_state_dict(first.optimizer.state_dict())
+        state.step, state.usual_loss = 0, 0.0
+    state.rollbacks, state.seconds = rollbacks, seconds
+    log.warning("the loss went astray before step %d: back to step %d, at half the rate", bad, state.step)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -135,6 +165,9 @@ class Scribe:
         numbers = {**numbers, "progress": progress, "left_s": left_s}
         self._journal.numbers(state.step, {key: value for key, value in numbers.items() if key != "step"})
         self.tell(numbers)
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        self._journal.line(facts)
 
     def end(self) -> None:
         if self.held:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from artgen.metrics.pairs import psnr
+from artgen.metrics.pairs import SSIM_WINDOW, psnr, ssim
 from artgen.models.spec import Restorer
 from artgen.storage import atomic, uri
 from artgen.training.data import stable_seed
@@ -37,7 +37,8 @@ def validate(
     dtype: torch.dtype | None = None,
     options: uri.Options | None = None,
 ) -> dict[str, float]:
-    """Mean PSNR over the centre crops (up to 192 px) of the pictures for every task, keyed "noise-25-grey".
+    """Mean PSNR and SSIM over the centre crops (up to 192 px) of the pictures for every task: "noise-25-grey" in dB and
+    "noise-25-grey-ssim" (where no picture is smaller than its window).
 
     pictures: uint8, H x W or H x W x 3, at least one. A grey model is not asked about colour. Writes a PNG
     with one row of input, output and target for each task to the path or URL `panel`. Raises StorageError.
@@ -52,7 +53,10 @@ def validate(
             generator = Generator().manual_seed(stable_seed("validate", kind, str(strength), index))
             image, mask = OPERATORS[kind](clean, strength, generator)
             triples.append((image, _restore(restorer, image, mask, dtype), clean))
-        scores[f"{kind}-{strength:g}-{colours}"] = sum(psnr(y, x) for _, y, x in triples) / len(triples)
+        name = f"{kind}-{strength:g}-{colours}"
+        scores[name] = sum(psnr(y, x) for _, y, x in triples) / len(triples)
+        if min(min(x.shape[-2:]) for *_, x in triples) >= SSIM_WINDOW:
+            scores[f"{name}-ssim"] = sum(ssim(y, x) for _, y, x in triples) / len(triples)
         rows.append(torch.cat([t.expand(-1, 3, -1, -1) for t in triples[len(rows) % len(triples)]], dim=3))
     if panel is not None:
         atomic.write(panel, _sheet(rows), options)

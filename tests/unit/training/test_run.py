@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from safetensors.torch import load_file
 
 from artgen.errors import RunError, StorageError, UsageError
 from artgen.models import registry
+from artgen.models.spec import Facts
 from artgen.models.weights import load
 from artgen.training.data import Batch, Crops
 from artgen.training.loop_restorer import TrainState, train
 from artgen.training.pictures import Pictures, divide, list_sources
 from artgen.training.rank import pick_device, pick_dtype
 from artgen.training.recipe import RestorerRecipe
-from artgen.training.run import read_skipped, train_restorer
+from artgen.training.run import go_back, read_skipped, train_restorer
 from artgen.training.state import load_checkpoint, save_checkpoint
 
 TINY = {"widths": [8, 8, 8], "blocks": 1}
@@ -147,9 +149,48 @@ def test_a_step_that_is_not_finite_changes_nothing_and_many_end_the_run():
         nan = torch.full((count, 3, 32, 32), math.nan)
         return Batch(nan, nan, torch.zeros(count, 1, 32, 32))
 
-    with pytest.raises(RunError, match="not finite"):
+    with pytest.raises(RunError, match="20 steps in a row were not finite"):
         train(state, broken, settings, forward=state.network, report=lambda _: None, save=lambda _: None)
     assert all(torch.equal(before[k], v) for k, v in state.network.state_dict().items())
+
+
+def test_a_run_goes_back_to_its_last_good_checkpoint(data, tmp_path):
+    settings = recipe(steps=40, report_steps=1, checkpoint_minutes=1e-9, warmup_steps=1)
+    run = str(tmp_path / "run")
+    crops = Crops(Pictures(list_sources(data), 32), settings)
+    state = fresh_state(settings)
+    rates: dict[tuple[int, int], float] = {}
+    saved: list[int] = []
+
+    def batches(first: int, count: int) -> Batch:
+        batch = crops.batch(first, count)
+        return batch if state.rollbacks or first < 10 * 4 else batch._replace(damaged=batch.damaged * math.nan)
+
+    def note(numbers: Mapping[str, float]) -> None:
+        rates[state.rollbacks, int(numbers["step"])] = numbers["lr"]
+
+    def save(of: TrainState) -> None:
+        saved.append(of.step)
+        save_checkpoint(of, run, Facts(name="toy", architecture="default"))
+
+    train(
+        state, batches, settings, forward=state.network, report=note, save=save,
+        go_back=lambda of: go_back(of, settings, run),
+    )  # fmt: skip
+    assert state.rollbacks == 1
+    assert state.step == 40
+    assert saved == [*range(1, 41), 40]  # none of the 20 bad steps was saved, and all came again
+    assert rates[1, 12] == pytest.approx(rates[0, 12] / 2)
+    assert all(torch.isfinite(weight).all() for weight in state.network.parameters())
+    resumed = fresh_state(settings)
+    assert load_checkpoint(resumed, run)
+    assert resumed.rollbacks == 1  # the rate stays halved after a resume
+
+
+def test_a_run_that_goes_astray_again_and_again_ends_with_what_to_do(data, tmp_path):
+    settings = recipe(steps=1000, report_steps=1000, learning_rate=1e4, loss="l2", warmup_steps=1)
+    with pytest.raises(RunError, match=r"for the 6\. time.*lower learning_rate \(10000\)"):
+        train_restorer(data, str(tmp_path / "run"), settings)
 
 
 def test_the_clock_may_end_a_run(data, tmp_path):
