@@ -27,8 +27,12 @@ lint: setup
 	.venv/bin/basedpyright
 
 bench: setup
-	$(PYTHON) bench/restore.py
-	$(PYTHON) bench/png.py
+	$(PYTHON) bench/restore_throughput.py
+	$(PYTHON) bench/startup.py
+	$(PYTHON) bench/memory.py
+	$(PYTHON) bench/ray_engine.py
+	$(PYTHON) bench/train.py
+	$(PYTHON) bench/png_encode.py
 	$(PYTHON) bench/quality.py
 
 clean:

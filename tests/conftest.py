@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,3 +24,9 @@ def _no_remembered_stores() -> Iterator[None]:
     yield
     if "s3fs" in sys.modules:
         sys.modules["s3fs"].S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_works() -> None:
+    """A shell that runs the suite in the background lets it ignore SIGINT, and every process that a test starts with it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,6 +1,6 @@
 """The PNG writer beside Pillow level 6 on the same photographs in the same run.
 
-    python bench/png.py [FOLDER]        images of FOLDER; by default ../shared's wallpapers, else scikit-image's
+    python bench/png_encode.py [FOLDER]        images of FOLDER; by default ../shared's wallpapers, else scikit-image's
 
 Prints CPU time per megapixel, speed and size as ratios to Pillow level 6, for the photographs as they are
 (at most 6 megapixels of each) and at 768x512, in 8 bits, grey, with alpha and in 16 bits. Every output is decoded and
