@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from artgen.metrics import classical
 from artgen.metrics.pairs import psnr, ssim
@@ -28,6 +28,7 @@ from artgen.models.spec import Restorer
 from artgen.models.weights import load
 from artgen.training.data import stable_seed
 from artgen.training.degrade import OPERATORS
+from artgen.training.dice import Dice
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "restore_test"
 
@@ -115,8 +116,8 @@ def run_task(task: Task, restorer: Restorer, data: Path, images: int, peers: boo
     strip = torch.empty(0)
     for number, path in enumerate(files):
         clean = read(path)
-        generator = Generator().manual_seed(stable_seed("quality", task.damage, str(task.strength), number))
-        image, mask = OPERATORS[task.damage](clean, task.strength, generator)
+        dice = Dice(stable_seed("quality", task.damage, str(task.strength), number))
+        image, mask = OPERATORS[task.damage](clean, task.strength, dice)
         restored = restore(restorer, image, mask)
         scores.setdefault("input", []).append(psnr(image, clean))
         scores.setdefault("restored", []).append(psnr(restored, clean))

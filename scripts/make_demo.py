@@ -15,6 +15,7 @@ from PIL import Image
 from skimage import data
 
 from artgen.training import degrade
+from artgen.training.dice import Dice
 
 DEMO = Path(__file__).resolve().parents[1] / "artgen" / "demo"
 SIDE_PX = 288
@@ -34,7 +35,7 @@ Crops and reductions of pictures that come with scikit-image, damaged by scripts
 | broken | a JPEG cut short, to show a failed row | as coffee-jpeg |
 """
 
-Damage = Callable[[torch.Tensor, torch.Generator], degrade.Damaged]
+Damage = Callable[[torch.Tensor, Dice], degrade.Damaged]
 
 
 def pictures() -> Iterator[tuple[str, np.ndarray, Damage]]:
@@ -46,21 +47,21 @@ def pictures() -> Iterator[tuple[str, np.ndarray, Damage]]:
     yield "cat-mixture", data.chelsea()[40:260, 100:400], mixture
 
 
-def mixture(x_BCHW: torch.Tensor, generator: torch.Generator) -> degrade.Damaged:
-    noisy = degrade.noise_in_file(x_BCHW, 20, generator).image
-    speckled = degrade.salt_pepper(noisy, 0.05, generator).image
-    return degrade.jpeg(speckled, 40, generator)
+def mixture(x_BCHW: torch.Tensor, dice: Dice) -> degrade.Damaged:
+    noisy = degrade.noise_in_file(x_BCHW, 20, dice).image
+    speckled = degrade.salt_pepper(noisy, 0.05, dice).image
+    return degrade.jpeg(speckled, 40, dice)
 
 
 def main() -> None:
-    generator = torch.Generator().manual_seed(7)
+    dice = Dice(7)
     DEMO.mkdir(exist_ok=True)
     with tarfile.open(DEMO / "damaged.tar", "w") as damaged, tarfile.open(DEMO / "masks.tar", "w") as masks:
         for name, pixels, damage in pictures():
             image = Image.fromarray(pixels)
             image.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
             x_BCHW = torch.from_numpy(np.atleast_3d(np.asarray(image)).copy()).permute(2, 0, 1)[None] / 255
-            y_BCHW, mask_B1HW = damage(x_BCHW, generator)
+            y_BCHW, mask_B1HW = damage(x_BCHW, dice)
             if name == "coffee-jpeg":
                 picture = jpeg_file(to_image(y_BCHW), 9)
                 add(damaged, f"{name}.jpg", picture)

@@ -79,14 +79,15 @@ def _damage_one(entry: Entry, reader: archive.Reader, output: str, strengths: di
     from artgen.codecs.metadata import Metadata
     from artgen.training.data import stable_seed
     from artgen.training.degrade import round_to_file
+    from artgen.training.dice import Dice
 
     picture = decode(reader.read(entry.source))
     full = 255.0 if picture.bits == 8 else 65535.0
     x_BCHW = torch.from_numpy(picture.pixels.astype(np.float32)).permute(2, 0, 1)[None] / full
     lost_B1HW = torch.zeros_like(x_BCHW[:, :1])
-    generator = torch.Generator().manual_seed(stable_seed(seed, entry.source.key))
+    seeds = Dice(stable_seed(seed, entry.source.key))
     for name, strength in strengths.items():
-        x_BCHW, mask_B1HW = _operator(name)(x_BCHW, strength, generator)
+        x_BCHW, mask_B1HW = _operator(name)(x_BCHW, strength, Dice(seeds.seeds()))
         lost_B1HW = torch.maximum(lost_B1HW, mask_B1HW)
     pixels = (round_to_file(x_BCHW)[0].permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8)
     alpha = picture.alpha if picture.bits == 8 or picture.alpha is None else (picture.alpha >> 8).astype(np.uint8)
@@ -102,5 +103,5 @@ def _operator(name: str) -> Any:
     from artgen.training import degrade, mixtures
 
     if name == "mixture":
-        return lambda x_BCHW, _, generator: mixtures.damage_at_random(x_BCHW, {"mixture": 1.0}, generator)
+        return lambda x_BCHW, _, dice: mixtures.damage_at_random(x_BCHW, {"mixture": 1.0}, dice.seeds())
     return getattr(degrade, "noise_in_file" if name == "noise" else name)

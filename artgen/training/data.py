@@ -6,6 +6,7 @@ Shape letters: N images, C channels, H height, W width.
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Generator as Producer
@@ -15,14 +16,14 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from artgen.errors import UsageError
-from artgen.training.degrade import integer, uniform
 from artgen.training.mixtures import damage_at_random
 from artgen.training.recipe import RestorerRecipe
 
 T = TypeVar("T")
+CPU = torch.device("cpu")
 
 
 class Batch(NamedTuple):
@@ -52,12 +53,13 @@ class Crops:
 
     pictures: each at least patch_px on both sides, or None, whose place in an epoch the next usable one takes.
     Every epoch shows each picture once, in its own order. channels: of the model; 1 makes every crop grey, 3 makes
-    three equal channels of grey.
+    three equal channels of grey. device: where crops are damaged and batches are.
     """
 
     pictures: PictureSet
     recipe: RestorerRecipe
     channels: int = 3
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
         if not len(self.pictures):
@@ -75,17 +77,17 @@ class Crops:
                 return pixels
         raise _nothing_usable(self.recipe.patch_px)
 
-    def clean(self, position: int, order: np.ndarray, generator: Generator) -> Tensor:
+    def clean(self, position: int, order: np.ndarray) -> Tensor:
         """The undamaged crop, uint8 C x patch x patch: random place, turn and flip, grey at `grey_share`."""
+        chance = random.Random(stable_seed(self.recipe.seed, "crop", position))
         pixels = self.usable(position, order)
         patch = self.recipe.patch_px
-        top = integer(generator, 0, pixels.shape[0] - patch)
-        left = integer(generator, 0, pixels.shape[1] - patch)
+        top, left = (chance.randint(0, side - patch) for side in pixels.shape[:2])
         pixels = pixels[top : top + patch, left : left + patch]
         if self.recipe.turns:
-            pixels = np.rot90(pixels, integer(generator, 0, 3))
-            pixels = pixels[:, ::-1] if integer(generator, 0, 1) else pixels
-        as_grey = uniform(generator, 0, 1) < self.recipe.grey_share or self.channels == 1
+            pixels = np.rot90(pixels, chance.randint(0, 3))
+            pixels = pixels[:, ::-1] if chance.randint(0, 1) else pixels
+        as_grey = chance.random() < self.recipe.grey_share or self.channels == 1
         if pixels.ndim == 2:
             return torch.from_numpy(pixels.copy())[None]
         if as_grey:
@@ -95,20 +97,25 @@ class Crops:
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
     def batch(self, first: int, count: int) -> Batch:
-        """Crops first..first+count-1, damaged; each by a generator of its own position."""
-        clean, damaged, masks = [], [], []
+        """Crops first..first+count-1 on `device`, damaged there; each by the seed of its own position."""
+        crops: list[Tensor] = []
         epoch, order = -1, np.empty(0, int)
         for position in range(first, first + count):
             if position // len(self.pictures) != epoch:
                 epoch = position // len(self.pictures)
                 order = self.order(epoch)
-            generator = Generator().manual_seed(stable_seed(self.recipe.seed, "crop", position))
-            x_1CHW = self.clean(position, order, generator)[None].float().div(255)
-            image, mask = damage_at_random(x_1CHW, self.recipe.damage, generator)
-            clean.append(x_1CHW.expand(-1, self.channels, -1, -1))
-            damaged.append(image.expand(-1, self.channels, -1, -1))
-            masks.append(mask)
-        return Batch(torch.cat(clean), torch.cat(damaged), torch.cat(masks))
+            crops.append(self.clean(position, order))
+        patch = self.recipe.patch_px
+        clean = torch.empty(count, self.channels, patch, patch, device=self.device)
+        damaged, mask = torch.empty_like(clean), torch.empty_like(clean[:, :1])
+        for channels in {len(crop) for crop in crops}:
+            rows = [row for row, crop in enumerate(crops) if len(crop) == channels]
+            seeds = [stable_seed(self.recipe.seed, "damage", first + row) for row in rows]
+            x_BCHW = torch.stack([crops[row] for row in rows]).to(self.device).float().div(255)
+            lost = damage_at_random(x_BCHW, self.recipe.damage, seeds)
+            # Grey crops of a colour model are three equal channels.
+            clean[rows], damaged[rows], mask[rows] = x_BCHW, lost.image, lost.mask
+        return Batch(clean, damaged, mask)
 
 
 def _nothing_usable(patch_px: int) -> UsageError:

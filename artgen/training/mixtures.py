@@ -2,112 +2,143 @@
 
 from __future__ import annotations
 
-from bisect import bisect
-from collections.abc import Callable, Mapping
-from itertools import accumulate
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from artgen.errors import UsageError
-from artgen.training.degrade import OPERATORS, Damaged, integer, uniform
+from artgen.training.degrade import OPERATORS, Damaged, Operator, Strength
+from artgen.training.dice import Dice
 
 # Shares of the crops; the default of the recipe key `damage`.
 DEFAULT_WEIGHTS: dict[str, float] = {
     "noise": 40,
-    "salt-pepper": 15,
-    "missing": 12,
+    "salt-pepper": 11,
+    "missing": 11,
     "holes": 10,
-    "jpeg": 13,
-    "mixture": 8,
+    "jpeg": 20,
+    "mixture": 6,
     "clean": 2,
 }
 
 
-def damage_at_random(x_1CHW: Tensor, weights: Mapping[str, float], generator: Generator) -> Damaged:
-    """Damages one crop; the mask is what the restorer is told (without what was lost and nobody knows of).
+class Step(NamedTuple):
+    """One operator of a crop's damage. hides: nobody is told where it was lost, which is painted over."""
 
-    x: float in [0, 1], 1 or 3 channels. Raises UsageError for a kind that does not exist.
+    operator: str
+    strength: float
+    hides: bool = False
+
+
+def damage_at_random(x_BCHW: Tensor, weights: Mapping[str, float], seeds: Sequence[int]) -> Damaged:
+    """Damages every crop by its own seed; the mask is what the restorer is told (without what was lost and nobody knows of).
+
+    x: float in [0, 1], 1 or 3 channels, on any device. The crops of a batch that come to the same operator pass it together.
+    Raises UsageError for a kind that does not exist.
     """
     unknown = sorted(set(weights) - set(_KINDS))
     if unknown:
         raise UsageError(f"no training damage is called {unknown[0]!r}; choose from {', '.join(sorted(_KINDS))}")
+    plans = [plan(weights, seed, x_BCHW.shape[1]) for seed in seeds]
+    image, mask = x_BCHW.clone(), torch.zeros_like(x_BCHW[:, :1])
+    for layer in range(max(map(len, plans), default=0)):
+        together: dict[tuple[str, bool], list[int]] = {}
+        for row, steps in enumerate(plans):
+            if layer < len(steps):
+                together.setdefault((steps[layer].operator, steps[layer].hides), []).append(row)
+        for (name, hides), rows in together.items():
+            # Every layer of a crop has dice of its own, so who else is in the batch does not matter.
+            dice = Dice([(seeds[row] + layer + 1) % 2**63 for row in rows], x_BCHW.device)
+            strength = torch.tensor([plans[row][layer].strength for row in rows], device=x_BCHW.device)
+            damaged = _operator(name)(image[rows], strength, dice)
+            damaged = _hide_mask(damaged, dice) if hides else damaged
+            image[rows], mask[rows] = damaged.image, torch.maximum(mask[rows], damaged.mask)
+    return Damaged(image * (1 - mask), mask)
+
+
+def plan(weights: Mapping[str, float], seed: int, channels: int) -> list[Step]:
+    """The operators of a crop with this seed, in order; empty for a clean one."""
+    chance = random.Random(seed)
     kinds = [kind for kind, weight in weights.items() if weight > 0]
-    ends = list(accumulate(weights[kind] for kind in kinds))
-    chosen = bisect(ends, uniform(generator, 0, ends[-1]))
-    return _KINDS[kinds[min(chosen, len(kinds) - 1)]](x_1CHW, 1.0, generator)
+    kind = chance.choices(kinds, [weights[kind] for kind in kinds])[0]
+    if kind != "mixture":
+        return [_KINDS[kind](chance, channels, 1.0)] if kind != "clean" else []
+    # Two or three kinds in random order, each at up to half its strength.
+    mixed = chance.sample(["noise", "salt-pepper", "missing", "holes", "jpeg"], chance.randint(2, 3))
+    return [_KINDS[name](chance, channels, chance.uniform(0.1, 0.5)) for name in mixed]
 
 
-def _chance(generator: Generator, share: float) -> bool:
-    return uniform(generator, 0, 1) < share
+def _noise(chance: random.Random, channels: int, scale: float) -> Step:
+    low, high = (0.0, 5.0) if chance.random() < 0.08 else (5.0, 55.0)
+    return Step(chance.choice(("noise", "noise-in-file")), scale * chance.uniform(low, high))
 
 
-def _noise(x: Tensor, scale: float, generator: Generator) -> Damaged:
-    low, high = (0.0, 5.0) if _chance(generator, 0.08) else (5.0, 55.0)
-    kind = "noise" if _chance(generator, 0.5) else "noise-in-file"
-    return OPERATORS[kind](x, scale * uniform(generator, low, high), generator)
+def _salt_pepper(chance: random.Random, channels: int, scale: float) -> Step:
+    whole = channels == 1 or chance.random() < 0.6
+    return Step("salt-pepper" if whole else "salt-pepper-per-channel", scale * chance.uniform(0.02, 0.75))
 
 
-def _salt_pepper(x: Tensor, scale: float, generator: Generator) -> Damaged:
-    kind = "salt-pepper" if x.shape[1] == 1 or _chance(generator, 0.6) else "salt-pepper-per-channel"
-    return OPERATORS[kind](x, scale * uniform(generator, 0.02, 0.75), generator)
+def _missing(chance: random.Random, channels: int, scale: float) -> Step:
+    return Step("missing", scale * chance.uniform(0.05, 0.86), hides=chance.random() > 0.67)
 
 
-def _missing(x: Tensor, scale: float, generator: Generator) -> Damaged:
-    damaged = OPERATORS["missing"](x, scale * uniform(generator, 0.05, 0.86), generator)
-    return damaged if _chance(generator, 0.67) else _hide_mask(damaged, generator)
+def _holes(chance: random.Random, channels: int, scale: float) -> Step:
+    name, most = ("holes", 0.3) if chance.random() < 0.65 else ("scratches", 0.1)
+    return Step(name, scale * chance.uniform(0.01, most), hides=chance.random() > 0.75)
 
 
-def _holes(x: Tensor, scale: float, generator: Generator) -> Damaged:
-    kind = "holes" if _chance(generator, 0.65) else "scratches"
-    most = 0.3 if kind == "holes" else 0.1
-    damaged = OPERATORS[kind](x, scale * uniform(generator, 0.01, most), generator)
-    return damaged if _chance(generator, 0.75) else _hide_mask(damaged, generator)
-
-
-def _hide_mask(damaged: Damaged, generator: Generator) -> Damaged:
-    """The lost pixels get black, white or one random colour, and nobody says where they are."""
-    colour = torch.rand((1, damaged.image.shape[1], 1, 1), generator=generator)
-    paint = (torch.zeros_like(colour), torch.ones_like(colour), colour)[integer(generator, 0, 2)]
-    return Damaged(damaged.image + damaged.mask * paint, torch.zeros_like(damaged.mask))
-
-
-def _jpeg(x: Tensor, scale: float, generator: Generator) -> Damaged:
-    kind = "jpeg" if _chance(generator, 0.5) else "jpeg-full-colour"
+def _jpeg(chance: random.Random, channels: int, scale: float) -> Step:
     # Low qualities more often: that is where there is something to repair.
-    quality = 8 + 87 * uniform(generator, 0, 1) ** 1.5
-    # Half of the crops do not start on the grid of 8x8 blocks, like pictures that were cropped later.
-    top, left = (integer(generator, 0, 7), integer(generator, 0, 7)) if _chance(generator, 0.5) else (0, 0)
-    top, left = min(top, x.shape[2] - 1), min(left, x.shape[3] - 1)  # what can be mirrored
-    image, _ = OPERATORS[kind](
-        F.pad(x, (left, 0, top, 0), mode="reflect"), 100 - scale * (100 - quality), generator
-    )
-    image = image[:, :, top:, left:]
-    return Damaged(image, torch.zeros_like(image[:, :1]))
+    quality = 8 + 87 * chance.random() ** 1.5
+    return Step(chance.choice(("jpeg", "jpeg-full-colour")), 100 - scale * (100 - quality))
 
 
-def _clean(x: Tensor, scale: float, generator: Generator) -> Damaged:
-    return Damaged(x, torch.zeros_like(x[:, :1]))
-
-
-def _mixture(x: Tensor, scale: float, generator: Generator) -> Damaged:
-    """Two or three kinds in random order, each at up to half its strength."""
-    kinds = [_noise, _salt_pepper, _missing, _holes, _jpeg]
-    mask = torch.zeros_like(x[:, :1])
-    for _ in range(integer(generator, 2, 3)):
-        apply = kinds.pop(integer(generator, 0, len(kinds) - 1))
-        x, lost = apply(x, scale * uniform(generator, 0.1, 0.5), generator)
-        mask = torch.maximum(mask, lost)
-    return Damaged(x * (1 - mask), mask)
-
-
-_KINDS: dict[str, Callable[[Tensor, float, Generator], Damaged]] = {
+_KINDS: dict[str, Callable[[random.Random, int, float], Step]] = {
     "noise": _noise,
     "salt-pepper": _salt_pepper,
     "missing": _missing,
     "holes": _holes,
     "jpeg": _jpeg,
-    "mixture": _mixture,
-    "clean": _clean,
+    "mixture": _noise,  # plan() takes it apart
+    "clean": _noise,  # plan() leaves it alone
 }
+
+
+def _operator(name: str) -> Operator:
+    return _off_grid(OPERATORS[name]) if name.startswith("jpeg") else OPERATORS[name]
+
+
+def _off_grid(jpeg: Operator) -> Operator:
+    """Half of the crops do not start on the grid of 8x8 blocks, like pictures that were cropped later."""
+
+    def shifted(x_BCHW: Tensor, quality: Strength, dice: Dice) -> Damaged:
+        height, width = x_BCHW.shape[-2:]
+        room_y, room_x = min(7, height - 1), min(7, width - 1)  # what can be mirrored
+        stays = dice.between(0, 1) < 0.5
+        tops = torch.where(stays, 0, dice.integers(0, room_y)).tolist()
+        lefts = torch.where(stays, 0, dice.integers(0, room_x)).tolist()
+        padded = F.pad(x_BCHW, (room_x, room_x, room_y, room_y), mode="reflect")
+        # The picture begins `top` rows into a frame that is coded whole; what lies around it is mirrored.
+        framed = [
+            p[:, room_y - top : 2 * room_y - top + height, room_x - left : 2 * room_x - left + width]
+            for p, top, left in zip(padded, tops, lefts, strict=True)
+        ]
+        coded = jpeg(torch.stack(framed), quality, dice).image
+        cut = [
+            p[:, top : top + height, left : left + width] for p, top, left in zip(coded, tops, lefts, strict=True)
+        ]
+        return Damaged(torch.stack(cut), torch.zeros_like(x_BCHW[:, :1]))
+
+    return shifted
+
+
+def _hide_mask(damaged: Damaged, dice: Dice) -> Damaged:
+    """The lost pixels get black, white or one random colour, and nobody says where they are."""
+    colour = dice.uniform(damaged.image.shape[1], 1, 1)
+    kind = dice.integers(0, 2).view(-1, 1, 1, 1)
+    paint = torch.where(kind == 0, 0.0, torch.where(kind == 1, 1.0, colour))
+    return Damaged(damaged.image + damaged.mask * paint, torch.zeros_like(damaged.mask))

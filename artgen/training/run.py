@@ -46,7 +46,7 @@ def train_restorer(
     """Trains on the pictures of `data` (INPUTs of restore, separated by commas) into the folder or URL `run`.
 
     Writes RUN/recipe.json, log.jsonl, tensorboard, checkpoints, panels, skipped and model.safetensors, whose path it
-    returns. report: gets the numbers of each report of rank 0. threads of rank: that decode and damage.
+    returns. report: gets the numbers of each report of rank 0. threads of rank: that decode, and damage on the device.
     Raises UsageError (no usable picture, another architecture in RUN), StorageError, RunError.
     """
     rank = rank or Rank()
@@ -58,7 +58,7 @@ def train_restorer(
     check_agreement(state.step, where, rank)
     memory = recipe.memory_megapixels * 1_000_000
     with Pictures(kept, recipe.patch_px, kept_pixels=memory, options=options, threads=rank.threads) as pictures:
-        crops = Crops(pictures, recipe, facts.channels)
+        crops = Crops(pictures, recipe, facts.channels, where)
         scribe: Scribe | None = None
         if rank.number == 0:
             with Pictures(held, recipe.patch_px, options=options) as some:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 
 from artgen.metrics.pairs import SSIM_WINDOW, psnr, ssim
 from artgen.models.spec import Restorer
 from artgen.storage import atomic, uri
 from artgen.training.data import stable_seed
 from artgen.training.degrade import OPERATORS
+from artgen.training.dice import Dice
 
 # Kind, strength, and whether on colour or grey pictures.
 TASKS = (
@@ -50,8 +51,8 @@ def validate(
         triples = []
         for index, pixels in enumerate(pictures):
             clean = _centre(pixels, restorer.facts.multiple, grey=colours == "grey")
-            generator = Generator().manual_seed(stable_seed("validate", kind, str(strength), index))
-            image, mask = OPERATORS[kind](clean, strength, generator)
+            dice = Dice(stable_seed("validate", kind, str(strength), index))
+            image, mask = OPERATORS[kind](clean, strength, dice)
             triples.append((image, _restore(restorer, image, mask, dtype), clean))
         name = f"{kind}-{strength:g}-{colours}"
         scores[name] = sum(psnr(y, x) for _, y, x in triples) / len(triples)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from artgen.errors import ImageError, UsageError
 from artgen.inference.forward import Forward
@@ -20,6 +20,7 @@ from artgen.models.spec import Restorer
 from artgen.records import Source
 from artgen.training.data import stable_seed
 from artgen.training.degrade import OPERATORS, Damaged, round_to_file
+from artgen.training.dice import Dice
 
 Protocol = Literal["published", "file"]
 Repair = Callable[[np.ndarray], np.ndarray]
@@ -86,10 +87,8 @@ class Evaluation:
         scores = Scores(task)
         for key, pixels_HWC in pictures:
             clean = torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None].float() / 255
-            generator = Generator().manual_seed(
-                stable_seed(self._seed, "evaluate", task.damage, str(task.strength), key)
-            )
-            damaged = OPERATORS[task.damage](clean, task.strength, generator)
+            dice = Dice(stable_seed(self._seed, "evaluate", task.damage, str(task.strength), key))
+            damaged = OPERATORS[task.damage](clean, task.strength, dice)
             if self._protocol == "file":
                 damaged = Damaged(round_to_file(damaged.image), damaged.mask)
             restored = self._restored(damaged)

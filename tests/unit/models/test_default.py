@@ -15,6 +15,7 @@ from artgen.metrics.pairs import psnr
 from artgen.models.spec import Restorer
 from artgen.models.weights import load
 from artgen.training.degrade import OPERATORS
+from artgen.training.dice import Dice
 
 CASES = [
     ("noise-in-file", 25, 8.0),
@@ -33,7 +34,7 @@ def default() -> Restorer:
 def damaged(kind: str, strength: float, side: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     clean = pictures.astronaut()[:side, 100 : 100 + side]
     x = torch.from_numpy(clean.copy()).permute(2, 0, 1)[None].float().div(255)
-    image, mask = OPERATORS[kind](x, strength, torch.Generator().manual_seed(4))
+    image, mask = OPERATORS[kind](x, strength, Dice(4))
     pixels = image[0].permute(1, 2, 0).clamp(0, 1).mul(65535).round().numpy().astype(np.uint16)
     return pixels, mask[0, 0].numpy() > 0 if mask.any() else None, clean
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Generator
 
 from artgen.training import degrade
 from artgen.training.degrade import OPERATORS
+from artgen.training.dice import Dice
 
 STRENGTHS = {
     "noise": 25,
@@ -35,8 +35,8 @@ def picture(channels: int = 3) -> torch.Tensor:
     return (0.5 + 0.4 * torch.sin(rows * columns))[None, None].repeat(1, channels, 1, 1)
 
 
-def seeded(seed: int = 5) -> Generator:
-    return Generator().manual_seed(seed)
+def seeded(*seeds: int) -> Dice:
+    return Dice(seeds or (5,))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -87,8 +87,19 @@ def test_drawn_damage_reaches_its_share_and_little_more(name, most):
         assert 0.1 <= mask.mean().item() < most
 
 
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_a_picture_is_damaged_the_same_alone_and_in_a_batch(name):
+    batch = torch.cat([picture(), 1 - picture(), picture().flip(3)])
+    strengths = torch.tensor([STRENGTHS[name] * share for share in (1.0, 0.5, 0.8)])
+    image, mask = OPERATORS[name](batch, strengths, seeded(3, 1, 4))
+    for row, seed in enumerate((3, 1, 4)):
+        alone = OPERATORS[name](batch[row : row + 1], strengths[row].item(), seeded(seed))
+        torch.testing.assert_close(alone.image[0], image[row], rtol=0, atol=1e-6)
+        assert torch.equal(alone.mask[0], mask[row])
+
+
 def test_pictures_of_a_batch_get_their_own_holes():
-    mask = degrade.holes(picture().repeat(2, 1, 1, 1), 0.1, seeded()).mask
+    mask = degrade.holes(picture().repeat(2, 1, 1, 1), 0.1, seeded(1, 2)).mask
     assert not torch.equal(mask[0], mask[1])
 
 
