@@ -12,8 +12,12 @@ from typing import Any
 from artgen import __version__
 from artgen.console import Console
 from artgen.errors import ArtgenError, RunError, UsageError
-
-GIVEN_ONLY = argparse.SUPPRESS  # a flag that was not given leaves no trace, so config files can set it
+from artgen.flags import add_command as _command
+from artgen.flags import add_flag as _flag
+from artgen.flags import add_job as _add_job
+from artgen.flags import add_shared as _add_shared
+from artgen.flags import add_switch as _switch
+from artgen.flags import json_table as _json_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"artgen {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_restore(commands)
+    _add_generate(commands)
     _add_damage(commands)
     _add_report(commands)
     _add_status(commands)
@@ -62,41 +67,6 @@ def parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_demo(commands)
     return top
-
-
-def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text)
-    command.set_defaults(run=run)
-    command.add_argument("--json", action="store_true", help="one JSON object on stdout, logs on stderr")
-    command.add_argument("--quiet", action="store_true", help="print errors only")
-    return command
-
-
-def _flag(command: argparse.ArgumentParser, name: str, text: str, **kwargs: Any) -> None:
-    command.add_argument(name, help=text, default=GIVEN_ONLY, **kwargs)
-
-
-def _switch(command: argparse.ArgumentParser, name: str, text: str) -> None:
-    _flag(command, name, text, action="store_true")
-
-
-def _add_shared(command: argparse.ArgumentParser) -> None:
-    _flag(
-        command, "--engine", "auto: local on one machine with at most one GPU, else ray", metavar="auto|local|ray"
-    )
-    _flag(
-        command,
-        "--address",
-        "a Ray cluster as HOST:6379 or ray://HOST:10001, or its jobs server as http://HOST:8265",
-    )
-    _flag(command, "--workers", "threads (local) or actors (ray)", metavar="N|MIN:MAX")
-    _flag(command, "--device", "where the model runs", metavar="auto|cpu|cuda|mps")
-    _flag(command, "--precision", "auto: bf16 on CUDA, fp32 elsewhere", metavar="auto|fp32|bf16|fp16")
-    _flag(command, "--seed", "seed of everything random", metavar="N")
-    _flag(command, "--config", "settings from a TOML file", metavar="FILE.toml")
-    _flag(command, "--set", "one setting, over all others (repeatable)", action="append", metavar="KEY=VALUE")
-    _switch(command, "--dry-run", "print the resolved plan and stop")
-    _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
 
 
 def _add_restore(commands: Any) -> None:
@@ -110,7 +80,7 @@ def _add_restore(commands: Any) -> None:
     _flag(command, "--masks", "masks with the same relative paths (white = repair)", metavar="URI")
     _switch(command, "--mask-from-alpha", "repair what the image's own alpha hides")
     _switch(command, "--keep-unmasked", "leave pixels outside the mask bit for bit")
-    _flag(command, "--tile", "largest tile side", metavar="PX")
+    _flag(command, "--tile", "largest tile side (default: by device)", metavar="PX")
     _flag(command, "--overlap", "pixels that neighbouring tiles share (default: the model's)", metavar="PX")
     _flag(command, "--batch", "tiles per forward pass", metavar="N")
     _flag(command, "--unit-images", "images per unit of work", metavar="N")
@@ -123,44 +93,65 @@ def _add_restore(commands: Any) -> None:
     _flag(command, "--quality", "quality of jpeg and webp, 1-100", metavar="Q")
     _flag(command, "--strength", "blend with the input: 0 input, 1 restored", metavar="0..1")
     _switch(command, "--ensemble", "average over flips and turns: 8 times the work, a little better")
-    _switch(command, "--detach", "with --address http://...: submit the job and return at once")
-    _flag(
-        command, "--on-interrupt", "what Ctrl-C does to a submitted job", choices=["ask", "detach", "stop"],
-    )  # fmt: skip
+    _add_job(command)
     _add_shared(command)
 
 
 def _restore(args: dict[str, Any], console: Console) -> int:
     from artgen.commands.restore import restore
-    from artgen.config import RestoreConfig, load
+    from artgen.config import RestoreConfig
+
+    return _run("restore", restore, RestoreConfig, args, console)
+
+
+def _run(name: str, command: Any, kind: type[Any], args: dict[str, Any], console: Console) -> int:
+    """Here, or as a job of the cluster whose jobs server --address names."""
+    from artgen.config import load
 
     dry_run = args.pop("dry_run", False)
     file, sets = args.pop("config", None), args.pop("set", None)
     if "storage_options" in args:
         args["storage_options"] = _json_table(args["storage_options"])
     detach, interrupt = args.pop("detach", False), args.pop("on_interrupt", "ask")
-    config = load(RestoreConfig, args, file=file, sets=sets)
+    config = load(kind, args, file=file, sets=sets)
     if (config.address or "").startswith(("http://", "https://")):
         from artgen.engines.ray_jobs import submit
 
-        return submit(["restore"], config, console, detach=detach, interrupt=interrupt, dry_run=dry_run)
+        return submit([name], config, console, detach=detach, interrupt=interrupt, dry_run=dry_run)
     if detach:
         raise UsageError("--detach is for jobs: give the jobs server of a cluster as --address http://HEAD:8265")
-    return restore(config, console, dry_run=dry_run)
+    return command(config, console, dry_run=dry_run)
 
 
-def _json_table(text: str) -> dict[str, Any]:
-    import json
+def _add_generate(commands: Any) -> None:
+    command = _command(
+        commands, "generate", _generate, "Generate pictures from a trained generator, one for each seed."
+    )
+    command.add_argument(
+        "model", help="run folder of train gan, .safetensors file, path or URL, or a name that ships"
+    )
+    command.add_argument("output", help="folder or URL for the results")
+    _flag(command, "--seeds", "seeds, up to a billion (default: 0-63)", metavar="0-9999,20000")
+    _flag(command, "--classes", "names or numbers; seed modulo their number chooses", metavar="NAME,NAME")
+    _flag(command, "--truncation", "0: the mean picture, 1: all variety", metavar="0..1")
+    _flag(command, "--to", "kind of output (repeatable)", action="append", metavar="png|parquet|webdataset")
+    _flag(command, "--grid", "grid.png of the first N pictures (64)", nargs="?", const=64, metavar="N")
+    _flag(command, "--interpolate", "frames that lead from seed to seed", metavar="A,B")
+    _flag(command, "--frames", "frames from one seed to the next", metavar="N")
+    _flag(command, "--data", "training pictures: the report shows the nearest of each sample", metavar="URI")
+    _flag(command, "--unit-images", "images per unit of work", metavar="N")
+    _switch(command, "--overwrite", "clear what artgen left in OUTPUT and start anew")
+    _flag(command, "--format", "file format of the pictures", metavar="png|jpeg|webp")
+    _flag(command, "--quality", "quality of jpeg and webp, 1-100", metavar="Q")
+    _add_job(command)
+    _add_shared(command)
 
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:  # the text may hold a secret: it is not quoted
-        raise UsageError(f"--storage-options is not valid JSON ({error.msg} at character {error.pos})") from error
-    if not isinstance(value, dict):
-        raise UsageError(
-            f'--storage-options is a JSON {type(value).__name__}: give an object such as {{"anon": true}}'
-        )
-    return value
+
+def _generate(args: dict[str, Any], console: Console) -> int:
+    from artgen.commands.generate import generate
+    from artgen.config import GenerateConfig
+
+    return _run("generate", generate, GenerateConfig, args, console)
 
 
 def _add_damage(commands: Any) -> None:
@@ -249,21 +240,25 @@ def _evaluate_restorer(args: dict[str, Any], console: Console) -> int:
 def _add_train(commands: Any) -> None:
     text = "Train a network; the same command goes on after an interruption."
     kinds = commands.add_parser("train", help=text, description=text).add_subparsers(required=True, metavar="KIND")
-    command = _command(kinds, "restorer", _train_restorer, "Train a restorer: pictures in, a run folder out.")
-    command.add_argument("data", help="as INPUT of restore; several with commas between them")
-    command.add_argument(
-        "folder", help="folder or URL of the run; artgen restore --model RUN uses it", metavar="RUN"
-    )
-    _flag(command, "--recipe", "article, default, dncnn or a TOML file of recipe keys", metavar="NAME|FILE.toml")
-    _add_shared(command)
+    for kind, recipes, use in (
+        ("restorer", "article, default, dncnn", "artgen restore --model RUN uses it"),
+        ("gan", "article, dcgan, dcgan-tuned, default", "artgen generate RUN draws from it"),
+    ):
+        command = _command(kinds, kind, _train, f"Train a {kind}: pictures in, a run folder out.")
+        command.set_defaults(kind=kind)
+        command.add_argument("data", help="as INPUT of restore; several with commas between them")
+        command.add_argument("folder", help=f"folder or URL of the run; {use}", metavar="RUN")
+        _flag(command, "--recipe", f"{recipes} or a TOML file of recipe keys", metavar="NAME|FILE.toml")
+        _flag(command, "--preset", "the same as --recipe", dest="recipe", metavar="NAME|FILE.toml")
+        _add_shared(command)
 
 
-def _train_restorer(args: dict[str, Any], console: Console) -> int:
-    from artgen.commands.train import train_restorer
+def _train(args: dict[str, Any], console: Console) -> int:
+    from artgen.commands import train
 
     if "storage_options" in args:
         args["storage_options"] = _json_table(args["storage_options"])
-    return train_restorer(args, console)
+    return {"restorer": train.train_restorer, "gan": train.train_gan}[args.pop("kind")](args, console)
 
 
 def _add_demo(commands: Any) -> None:

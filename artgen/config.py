@@ -1,4 +1,4 @@
-"""Typed configuration: one dataclass, built from defaults < --config FILE.toml < flags < --set KEY=VALUE."""
+"""Typed configuration: one dataclass for each command, built from defaults < --config FILE.toml < flags < --set KEY=VALUE."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import tomllib
 import types
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from artgen.errors import UsageError
 
 Sink = Literal["png", "parquet", "webdataset"]
 MOST_PIXELS = 10**12
+MOST_GRID = 256
+MOST_FRAMES = 10_000
 LONGEST_S = 10**7
 
 
@@ -20,7 +22,7 @@ LONGEST_S = 10**7
 class RestoreConfig:
     """Everything that `artgen restore` can be told. Names are the flags', with underscores.
 
-    tile, overlap: pixels of the input (overlap None: the model's own). batch: tiles per forward (0: by device).
+    tile, overlap: pixels of the input (0, None: by device, the model's own). batch: tiles per forward (0: by device).
     unit_images: images per unit (0: grows with the archive). image_timeout: seconds, 0 for none.
     strength: 0 returns the input, 1 the model's picture. workers: threads of the local engine or actors on Ray.
     """
@@ -32,7 +34,7 @@ class RestoreConfig:
     masks: str | None = None
     mask_from_alpha: bool = False
     keep_unmasked: bool = False
-    tile: int = 512
+    tile: int = 0
     overlap: int | None = None
     batch: int = 0
     unit_images: int = 0
@@ -53,14 +55,21 @@ class RestoreConfig:
     seed: int = 0
     storage_options: dict[str, Any] | None = None
 
+    doing: ClassVar[str] = "restoring"
+    done: ClassVar[str] = "restored"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.input,)
+
     def __post_init__(self) -> None:
         for name in ("input", "output", "masks"):
             if getattr(self, name) == "":
                 raise UsageError(f"{name} '' is empty: give a path or URL (. is the current folder)")
-        _at_least("tile", self.tile, 32)
+        _at_least("tile", self.tile, 32 if self.tile else 0)
         if self.overlap is not None:
             _at_least("overlap", self.overlap, 0)
-            if self.overlap * 2 > self.tile:
+            if self.overlap * 2 > self.tile > 0:
                 raise UsageError(
                     f"overlap {self.overlap} is more than half of tile {self.tile}: raise --tile or lower --overlap"
                 )
@@ -72,21 +81,96 @@ class RestoreConfig:
         _at_least("image_timeout", self.image_timeout, 0)
         if self.image_timeout > LONGEST_S:
             raise UsageError(f"image_timeout {self.image_timeout:g} is out of range: use 0 for no limit")
-        if not 1 <= self.quality <= 100:
-            raise UsageError(f"quality {self.quality} is out of range: use 1 to 100")
+        _check_quality(self.quality)
         if not 0.0 <= self.strength <= 1.0:
             raise UsageError(f"strength {self.strength} is out of range: use 0 (input) to 1 (the model's picture)")
-        if not self.to:
-            raise UsageError("no output is named: use --to png, parquet or webdataset (repeatable)")
         if self.masks is not None and self.mask_from_alpha:
             raise UsageError("--masks and --mask-from-alpha are both given: choose one source of masks")
         if self.keep_unmasked and self.masks is None and not self.mask_from_alpha:
             raise UsageError("--keep-unmasked needs masks: add --masks URI or --mask-from-alpha")
         if self.keep_unmasked and self.format in ("jpeg", "webp"):
             raise UsageError(f"--keep-unmasked with --format {self.format}: only png keeps pixels bit for bit")
-        if self.engine == "local" and self.address is not None:
-            raise UsageError(f"--engine local takes no cluster address ({self.address!r}): drop one of the two")
-        worker_range(self.workers)
+        _check_run(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateConfig:
+    """Everything that `artgen generate` can be told. Names are the flags', with underscores.
+
+    seeds: `0-9999,20000`; None: 0-63, or none where only an interpolation is asked for. classes: names or numbers; the
+    class of a seed is classes[seed modulo their number] (none given: all of the model's). truncation: 0 (the mean
+    picture) to 1 (all variety). grid: pictures of grid.png, 0 for none. interpolate: seeds that frames lead along,
+    `frames` from each to the next. data: the training pictures, in which the report looks for the nearest of each sample.
+    seed: of the samples that the report shows; pictures follow from `seeds` alone.
+    """
+
+    model: str
+    output: str
+    seeds: str | None = None
+    classes: tuple[str, ...] = ()
+    truncation: float = 1.0
+    to: tuple[Sink, ...] = ("png",)
+    format: Literal["png", "jpeg", "webp"] = "png"
+    quality: int = 90
+    grid: int = 0
+    interpolate: str | None = None
+    frames: int = 60
+    data: str | None = None
+    unit_images: int = 0
+    overwrite: bool = False
+    engine: Literal["auto", "local", "ray"] = "auto"
+    address: str | None = None
+    workers: str = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    seed: int = 0
+    storage_options: dict[str, Any] | None = None
+
+    doing: ClassVar[str] = "generating"
+    done: ClassVar[str] = "generated"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def on_error(self) -> Literal["record", "stop"]:
+        """No generated picture fails alone: what goes wrong is the model's or the machine's."""
+        return "stop"
+
+    def __post_init__(self) -> None:
+        for name in ("model", "output", "data"):
+            if getattr(self, name) == "":
+                raise UsageError(f"{name} '' is empty: give a path or URL")
+        if not 0.0 <= self.truncation <= 1.0:
+            raise UsageError(
+                f"truncation {self.truncation} is out of range: use 0 (the mean picture) to 1 (all variety)"
+            )
+        if not 0 <= self.grid <= MOST_GRID:
+            raise UsageError(f"grid {self.grid} is out of range: use 1 to {MOST_GRID} pictures")
+        if not 2 <= self.frames <= MOST_FRAMES:
+            raise UsageError(f"frames {self.frames} is out of range: use 2 to {MOST_FRAMES}")
+        _at_least("unit_images", self.unit_images, 0)
+        _check_quality(self.quality)
+        _check_run(self)
+
+
+# The commands that fill an OUTPUT through a plan. doing, done: in words, of the pictures. reads: places that every worker
+# must see.
+RunConfig = RestoreConfig | GenerateConfig
+
+
+def _check_quality(quality: int) -> None:
+    if not 1 <= quality <= 100:
+        raise UsageError(f"quality {quality} is out of range: use 1 to 100")
+
+
+def _check_run(config: RunConfig) -> None:
+    if not config.to:
+        raise UsageError("no output is named: use --to png, parquet or webdataset (repeatable)")
+    if config.engine == "local" and config.address is not None:
+        raise UsageError(f"--engine local takes no cluster address ({config.address!r}): drop one of the two")
+    worker_range(config.workers)
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -38,8 +38,8 @@ class Console:
         elif not self.quiet:
             print(text if text is not None else _lines(facts), flush=True)  # noqa: T201
 
-    def begin(self, total: int, done: int) -> None:
-        """`done` of `total` images were finished by earlier runs."""
+    def begin(self, total: int, done: int, doing: str = "restoring") -> None:
+        """`done` of `total` images were finished by earlier runs; `doing`: what is done to them now."""
         self._total, self._done, self._begun_with = total, done, done
         self._started = self._last_line = time.monotonic()
         if done:
@@ -51,7 +51,7 @@ class Console:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            "restoring",
+            doing,
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
@@ -59,7 +59,7 @@ class Console:
         )
         self._bar = Progress(*columns, console=RichConsole(stderr=True))
         self._bar.start()
-        self._task = self._bar.add_task("restoring", total=total, completed=done, rate="")
+        self._task = self._bar.add_task(doing, total=total, completed=done, rate="")
 
     def image(self, row: Row) -> None:
         self._advance(1, row.status == "failed", (row.width or 0) * (row.height or 0))

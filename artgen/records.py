@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["file", "tar", "targz", "zip", "parquet"]
+Kind = Literal["file", "tar", "targz", "zip", "parquet", "seed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class Source:
     the compressed size; parquet: row within the row group, size -1). `detail` is JSON that only the
     reader of that kind reads. `version` is the etag or modification time of the file or container.
     A container or member that cannot be read at all is a Source with `problem` set: it becomes a failed row.
+    A picture to be generated is of kind "seed": `offset` is its seed, `detail` the seeds made in the same pass.
     """
 
     key: str
@@ -67,7 +68,8 @@ class Row:
     """One row of the manifest: one source image. `status` is `ok` or `failed` with a type and message.
 
     noise_* are estimated standard deviations, change_* absolute differences, all on a scale of 0-255; seconds is the time
-    that this image took; `source_version` and `output_name` let a grown archive be told from a changed one.
+    that this image took; `source_version` and `output_name` let a grown archive be told from a changed one. A generated
+    picture has a seed, and a class name if its model has classes.
     """
 
     key: str
@@ -96,6 +98,8 @@ class Row:
     attempts: int
     notes: str
     unit: str
+    seed: int | None = None
+    class_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from artgen.codecs import marking
+from artgen.codecs.marking import Mark
 from artgen.codecs.metadata import PREFIX, Metadata
 from artgen.codecs.png import encode_png
 from artgen.errors import UnsupportedImage
@@ -28,25 +30,38 @@ class Encoded:
 
 
 def encode(
-    pixels: np.ndarray, alpha: np.ndarray | None, metadata: Metadata, *, format: Format, quality: int = 90
-) -> Encoded:
+    pixels: np.ndarray, alpha: np.ndarray | None, metadata: Metadata, *, format: Format, quality: int = 90,
+    mark: Mark | None = None,
+) -> Encoded:  # fmt: skip
     """HxWxC pixels (C = 1 or 3) and HxW alpha, uint8 or uint16, to a file of `format`.
 
     PNG keeps every bit. JPEG and WebP hold 8 bits (16 are rounded), JPEG no alpha, WebP no grey and no
-    resolution; `quality` is theirs, 1-100. Raises UnsupportedImage when a side is too long for the format.
+    resolution; `quality` is theirs, 1-100. `mark` goes into the XMP packet beside what it holds already.
+    Raises UnsupportedImage when a side is too long for the format.
     """
+    notes: list[str] = []
+    if mark is not None:
+        metadata = _marked(metadata, mark, format, notes)
     if format == "png":
-        return Encoded(encode_png(pixels, alpha, metadata))
+        return Encoded(encode_png(pixels, alpha, metadata), tuple(notes))
     if max(pixels.shape[:2]) > _LARGEST[format]:
         size = f"{pixels.shape[1]} x {pixels.shape[0]}"
         raise UnsupportedImage(f"{size} is too large for {format} ({_LARGEST[format]} a side); use --format png")
-    notes: list[str] = []
     if pixels.dtype == np.uint16:
         notes.append(f"16 bits rounded to 8 for {format}")
         pixels, alpha = to_8_bits(pixels), None if alpha is None else to_8_bits(alpha)
     if format == "jpeg":
         return _jpeg(pixels, alpha, metadata, quality, notes)
     return _webp(pixels, alpha, metadata, quality, notes)
+
+
+def _marked(metadata: Metadata, mark: Mark, format: Format, notes: list[str]) -> Metadata:
+    xmp, lost = marking.merged(metadata.xmp, mark)
+    notes += lost
+    if format == "jpeg" and len(xmp) > _SEGMENT:  # the mark is small and must not go with the rest
+        notes.append(f"left out: XMP of {len(xmp)} bytes, too long for JPEG")
+        xmp = marking.packet(mark)
+    return replace(metadata, xmp=xmp)
 
 
 def to_8_bits(values: np.ndarray) -> np.ndarray:

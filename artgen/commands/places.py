@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from artgen.config import RestoreConfig
+from artgen.config import RestoreConfig, RunConfig
 from artgen.errors import StorageError, UsageError
 from artgen.storage import atomic, uri
 from artgen.work.lock import NAME as LOCK
 
-_PLACES = ("input", "output", "masks", "model")
+_PLACES = ("input", "output", "masks", "model", "data")
 
 
 def place(source: str) -> str:
@@ -18,7 +18,7 @@ def place(source: str) -> str:
     return uri.shown(uri.normal(source))
 
 
-def told(config: RestoreConfig) -> dict[str, Any]:
+def told(config: RunConfig) -> dict[str, Any]:
     """The configuration as run.json keeps it: without secrets."""
     places = {name: value and uri.shown(value) for name, value in asdict(config).items() if name in _PLACES}
     return {**asdict(config), **places}
@@ -37,7 +37,7 @@ def check_places(config: RestoreConfig) -> None:
             raise UsageError(f"{name} {shown} lies in OUTPUT {output}: choose another OUTPUT")
 
 
-def check_output(config: RestoreConfig) -> None:
+def check_output(config: RunConfig) -> None:
     """Refuses an OUTPUT that cannot be written or that artgen did not make."""
     options, shown = config.storage_options, uri.shown(config.output)
     try:
@@ -52,7 +52,7 @@ def check_output(config: RestoreConfig) -> None:
     atomic.check_writable(uri.join(config.output, "_artgen"), options)
 
 
-def clear_output(config: RestoreConfig) -> None:
+def clear_output(config: RunConfig) -> None:
     """Removes what killed processes left; on --overwrite all that artgen made.
 
     Rows go first: a crash in between leaves pictures without rows, which are planned again.
@@ -60,7 +60,8 @@ def clear_output(config: RestoreConfig) -> None:
     options = config.storage_options
     atomic.sweep(config.output)
     if config.overwrite:
-        for name in ("_artgen/current.json", "manifest", "images", "parquet", "shards", "report.html"):
+        made = ("images", "parquet", "shards", "grid.png", "interpolation", "report.html")
+        for name in ("_artgen/current.json", "manifest", *made):
             uri.remove(uri.join(config.output, *name.split("/")), options)
         for name in uri.names(uri.join(config.output, "_artgen"), options):
             if not name.startswith(LOCK):

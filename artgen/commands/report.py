@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
+from artgen.codecs.picture import MAX_PIXELS, Picture
+from artgen.codecs.pool import GuardPool
 from artgen.console import Console
-from artgen.errors import UsageError
-from artgen.storage import uri
+from artgen.errors import ImageError, UsageError
+from artgen.records import Skipped
+from artgen.storage import archive, uri
 from artgen.storage.archive import Reader
 from artgen.work import plan as plans
 from artgen.work import runlog
+
+DECODE_TIMEOUT_S = 30.0
 
 
 def report(
@@ -27,8 +33,14 @@ def report(
 
 
 def write_report(output: str, options: dict[str, Any] | None, *, sample: int = 24) -> str:
-    from artgen.report import page
+    from artgen.report import generated, page
 
+    run = runlog.read(output, options) or {}
+    if run.get("settings", {}).get("command") == "generate":
+        config = run["config"]
+        data = config.get("data")
+        training = None if data is None else lambda: _training(data, options)
+        return generated.write(output, seed=config.get("seed", 0), training=training, options=options)
     return page.write(output, sample=sample, sources=lambda keys: _sources(output, keys, options), options=options)
 
 
@@ -43,3 +55,17 @@ def _sources(output: str, keys: Iterable[str], options: dict[str, Any] | None) -
             if entry.source.key in wanted:
                 found[entry.source.key] = lambda source=entry.source: reader.read(source)
     return found
+
+
+def _training(data: str, options: dict[str, Any] | None) -> Iterator[tuple[str, Picture]]:
+    """The pictures of a training set, what cannot be read left out."""
+    guards = GuardPool(1, MAX_PIXELS, DECODE_TIMEOUT_S)
+    try:
+        with Reader(options) as reader:
+            for source in archive.scan(data, options):
+                if isinstance(source, Skipped):
+                    continue
+                with suppress(ImageError):
+                    yield source.key, guards.decode(reader.read(source))
+    finally:
+        guards.close()

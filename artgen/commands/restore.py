@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from artgen.commands.places import check_output, check_places, clear_output, place, told
+from artgen.commands.carry import carry, open_engine, pick_device
+from artgen.commands.places import check_output, check_places, clear_output, place
 from artgen.config import RestoreConfig
 from artgen.console import Console
-from artgen.errors import RunError, StorageError, UsageError
-from artgen.records import Outcome, Skipped, Source
+from artgen.errors import StorageError, UsageError
+from artgen.records import Skipped, Source
 from artgen.storage import archive, atomic, kind, uri
-from artgen.storage.ledger import Ledger
 from artgen.work import plan as plans
-from artgen.work import runlog
 from artgen.work.listing import Listing
 from artgen.work.lock import only_driver
-from artgen.work.plan import Plan
-from artgen.work.runlog import Tally
 
 if TYPE_CHECKING:
     from artgen.models.spec import Restorer
     from artgen.work.restoration import RestoreJob
 
 # Raised whenever the same input and settings give other bytes than the release before.
-PIPELINE = 1
+PIPELINE = 2
 EXTENSIONS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "source": "source"}
 
 
@@ -87,94 +81,9 @@ def keep_indexes(scratch: str, config: RestoreConfig) -> None:
         atomic.write(uri.join(indexes_of(config), path.name), path.read_bytes(), config.storage_options)
 
 
-def carry(
-    engine: Any, plan: Plan, restorer: Restorer, job: RestoreJob, config: RestoreConfig, console: Console
-) -> int:
-    """Runs what the ledger does not hold, then writes run.json and the report."""
-    from artgen.work.unit import Publish
-
-    refs = list(plan.pending(Ledger(config.output, config.storage_options)))
-    publish = Publish(config.output, config.to, config.on_error, config.storage_options)
-    tally, started, clock = Tally(), runlog.now(), time.monotonic()
-    console.begin(plan.images, plan.images - sum(ref.images for ref in refs))
-    ended = "done"
-    try:
-        _consume(engine.run(plan, refs, job, publish, restorer, console), tally)
-    except KeyboardInterrupt:
-        ended = "interrupted"
-    except RunError as error:
-        ended = f"{type(error).__name__}: {error}"
-    finally:
-        console.end()
-    run = runlog.run_facts(engine.name, job.device, tally, started, time.monotonic() - clock, ended)
-    model = {"name": uri.shown(job.model), "sha256": job.model_sha256, "facts": asdict(restorer.facts)}
-    runlog.write(plan, told(config), model, run, config.storage_options)
-    return conclude(plan, config, run, console)
-
-
-def _consume(outcomes: Iterator[Outcome], tally: Tally) -> None:
-    for outcome in outcomes:
-        tally.units += 1
-        tally.images += outcome.images
-        tally.failed += outcome.failed
-        tally.pixels += outcome.pixels
-        tally.source_bytes += outcome.source_bytes
-        tally.output_bytes += outcome.output_bytes
-        tally.first_failures = [*tally.first_failures, *outcome.first_failures][:5]
-
-
-def conclude(plan: Plan, config: RestoreConfig, run: dict[str, Any], console: Console) -> int:
-    """Says what happened and how to go on; writes the report of a finished run."""
-    from artgen.commands.report import write_report
-    from artgen.sinks import manifest
-
-    totals = manifest.totals(config.output, config.storage_options)
-    facts = {
-        "output": uri.shown(config.output),
-        "run": run,
-        "images": totals["ok"] + totals["failed"],
-        "failed": totals["failed"],
-    }
-    if run["ended"] != "done":
-        left = sum(ref.images for ref in plan.pending(Ledger(config.output, config.storage_options)))
-        why = "interrupted" if run["ended"] == "interrupted" else run["ended"]
-        facts["left"] = left
-        console.result(facts, f"{why}; {left} images are left: the same command goes on from here")
-        return 1
-    facts["report"] = write_report(config.output, config.storage_options)
-    rate = f"{run['megapixels_per_second']:g} MP/s"
-    text = f"{totals['ok']} images restored, {totals['failed']} failed, {rate}; report: {facts['report']}"
-    console.result(facts, text)
-    if totals["failed"]:
-        for key, reason in run["first_failures"]:
-            console.say(f"failed {key!r}: {reason}")
-        return 3
-    return 0
-
-
-def open_engine(config: RestoreConfig, images: int) -> Any:
-    """The engine of --engine; `auto` is local on one machine with at most one GPU, no --address and no Ray job around."""
-    name = config.engine
-    if name == "auto":
-        on_cluster = config.address is not None or "RAY_ADDRESS" in os.environ
-        name = "ray" if on_cluster or _gpus() > 1 else "local"
-    if name == "local":
-        from artgen.engines.local import LocalEngine
-
-        return LocalEngine(config, images)
-    from artgen.engines.ray_data import RayEngine
-
-    return RayEngine(config)
-
-
-def _gpus() -> int:
-    """CUDA devices, counted without importing torch (its import is the larger part of the start-up)."""
-    import glob
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
-    return len(glob.glob("/dev/nvidia[0-9]*"))
+# Px by device. On a CPU a picture of usual size is one tile, which wastes nothing on overlaps; more than this falls out of
+# its caches. An accelerator sees every picture padded to whole tiles of few sizes, so there a smaller one wastes less.
+_TILE = {"cpu": 768}
 
 
 def make_job(config: RestoreConfig) -> tuple[Restorer, RestoreJob]:
@@ -185,13 +94,13 @@ def make_job(config: RestoreConfig) -> tuple[Restorer, RestoreJob]:
     from artgen.models.weights import load
     from artgen.work.restoration import RestoreJob
 
-    device = _device(config.device)
+    device = pick_device(config.device)
     restorer = load(config.model)
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if device == "cuda" and restorer.facts.bfloat16 else "fp32"
     options = RestoreOptions(
-        tile=config.tile, overlap=restorer.facts.overlap if config.overlap is None else config.overlap,
+        tile=config.tile or _TILE.get(device, 512), overlap=restorer.facts.overlap if config.overlap is None else config.overlap,
         strength=config.strength, ensemble=config.ensemble, keep_unmasked=config.keep_unmasked,
     )  # fmt: skip
     check(restorer, options, masks=config.masks is not None or config.mask_from_alpha)
@@ -204,19 +113,6 @@ def make_job(config: RestoreConfig) -> tuple[Restorer, RestoreJob]:
     if device != "cpu":
         restorer.to(torch.device(device))
     return restorer, job
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if available[name])
-    if not available[wanted]:
-        raise UsageError(
-            f"device {wanted!r} is not available here: use one of {[name for name in available if available[name]]}"
-        )
-    return wanted
 
 
 def settings_of(config: RestoreConfig, job: RestoreJob) -> dict[str, Any]:

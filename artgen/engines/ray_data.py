@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 from ray.exceptions import RayError
 
-from artgen.config import RestoreConfig
+from artgen.config import RunConfig
 from artgen.console import Console
 from artgen.engines import ray_cluster, ray_passes
 from artgen.engines.ray_isolation import Task
@@ -21,9 +21,7 @@ from artgen.storage import uri
 from artgen.work.plan import Plan, UnitRef
 
 if TYPE_CHECKING:
-    from artgen.models.spec import Restorer
-    from artgen.work.restoration import RestoreJob
-    from artgen.work.unit import Publish
+    from artgen.work.unit import Job, Publish
 
 
 class RayEngine:
@@ -35,7 +33,7 @@ class RayEngine:
     name = "ray"
     worker_class: type[Worker] = Worker
 
-    def __init__(self, config: RestoreConfig) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self._config = config
         self._private = False
         self._connected = False
@@ -45,10 +43,9 @@ class RayEngine:
             self._connected = True
 
     def run(
-        self, plan: Plan, refs: Iterable[UnitRef], job: RestoreJob, publish: Publish, restorer: Restorer,
-        console: Console,
+        self, plan: Plan, refs: Iterable[UnitRef], job: Job, publish: Publish, model: Any, console: Console
     ) -> Iterator[Outcome]:  # fmt: skip
-        """Does the units in any order; an Outcome after each commit. `restorer` stays here: each actor loads its own.
+        """Does the units in any order; an Outcome after each commit. `model` stays here: each actor loads its own.
 
         Units lost to a dead worker are done again, in ever smaller pieces; an image that kills its worker
         ray_isolation.DEATHS times becomes a failed row (WorkerDied). Raises RunError.
@@ -73,19 +70,17 @@ class RayEngine:
             self._private = self._connected = False
             ray.shutdown()
 
-    def _start(self, job: RestoreJob) -> None:
+    def _start(self, job: Job) -> None:
         if not ray.is_initialized():
             ray_cluster.start_private(ray_cluster.private_workers(self._config.workers, job.device))
             self._private = True
 
-    def _orders(self, plan: Plan, job: RestoreJob, publish: Publish) -> Orders:
-        from artgen.models import registry
-
+    def _orders(self, plan: Plan, job: Job, publish: Publish) -> Orders:
         publish = replace(publish, output=_absolute(publish.output))
         folder = replace(plan, output=publish.output).folder
-        model = job.model if job.model in registry.names() else _absolute(job.model)
-        source = _absolute(self._config.input)
-        seen = [place for place in (folder, source, model) if uri.is_local(place) and os.path.exists(place)]
+        model = job.model if job.named else _absolute(job.model)
+        places = (folder, model, *map(_absolute, self._config.reads))
+        seen = [place for place in places if uri.is_local(place) and os.path.exists(place)]
         return Orders(folder, model, job, publish, 1, tuple(seen), folder=os.getcwd())
 
     def _events(self, tasks: list[Task], orders: Orders) -> Iterator[Outcome | str]:

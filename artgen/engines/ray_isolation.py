@@ -16,7 +16,7 @@ from artgen.records import Entry, Row
 from artgen.storage import uri
 from artgen.storage.ledger import Ledger
 from artgen.work.plan import UnitRef
-from artgen.work.restoration import RestoreJob
+from artgen.work.unit import Job
 
 # Deaths of a unit, alone in its worker, before it is split, and of an image before it is recorded as failed.
 DEATHS = 2
@@ -64,14 +64,13 @@ def _halves(ref: UnitRef) -> Iterator[UnitRef]:
     yield from ref.halves() if ref.images > 1 else (ref,)
 
 
-def died(entry: Entry, job: RestoreJob, unit_id: str, crash: str) -> Row:
+def died(entry: Entry, job: Job, unit_id: str, crash: str) -> Row:
     """The failed row of an image that killed its worker DEATHS times, alone. `crash`: what it raised, if it did."""
     why = f"it raised {crash}" if crash else "its process was killed, crashed or ran out of memory"
     known: dict[str, Any] = {
         "key": entry.source.key, "source_uri": uri.shown(entry.source.uri), "source_version": entry.version, "status": "failed",
         "error_type": WorkerDied.__name__, "model": uri.shown(job.model), "model_sha256": job.model_sha256, "seconds": 0.0,
         "attempts": entry.attempts, "notes": "", "unit": unit_id,
-        "error_message": f"this image alone ended its worker {DEATHS} times ({why}): look at the file, lower --tile or "
-        "--max-pixels or give the workers more memory, then use --retry-failed",
+        "error_message": f"this image alone ended its worker {DEATHS} times ({why}): {job.advice}",
     }  # fmt: skip
     return Row(**{**dict.fromkeys(field.name for field in fields(Row)), **known})

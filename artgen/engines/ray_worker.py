@@ -13,8 +13,7 @@ from artgen import __version__, errors
 from artgen.errors import ArtgenError, RunError
 from artgen.records import Outcome
 from artgen.work.plan import PlanReader, UnitRef
-from artgen.work.restoration import Restoration, RestoreJob
-from artgen.work.unit import Publish
+from artgen.work.unit import Job, Maker, Publish
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class Orders:
 
     plan_folder: str
     model: str
-    job: RestoreJob
+    job: Job
     publish: Publish
     threads: int
     places: tuple[str, ...]
@@ -77,9 +76,6 @@ class Worker:
     def _open(self) -> None:
         import torch
 
-        from artgen.codecs.pool import GuardPool
-        from artgen.models.weights import load
-
         orders, job = self._orders, self._orders.job
         if orders.version != __version__:
             raise RunError(
@@ -93,19 +89,18 @@ class Worker:
                     f"{self._host} does not see {place}: on a cluster INPUT, OUTPUT and weights must lie where every "
                     "node sees them, as on s3:// or a shared file system"
                 )
-        torch.set_num_threads(1 if job.device == "cpu" else orders.threads)
-        guards = GuardPool(orders.threads, job.max_pixels, job.image_timeout or None)
-        restorer = load(orders.model)
-        if restorer.sha256 != job.model_sha256:
+        torch.set_num_threads(job.torch_threads(orders.threads, orders.threads))
+        model = job.load(orders.model)
+        if model.sha256 != job.model_sha256:
             raise RunError(
-                f"the model {orders.model!r} has SHA-256 {restorer.sha256} on {self._host} and {job.model_sha256} on the "
+                f"the model {orders.model!r} has SHA-256 {model.sha256} on {self._host} and {job.model_sha256} on the "
                 "driver: put the same weights on every node"
             )
-        self._maker = self._make_maker(job, restorer.to(job.device), guards)
+        self._maker = self._make_maker(job, model.to(job.device), orders.threads)
         self._reader = PlanReader(orders.plan_folder, orders.publish.options)
 
-    def _make_maker(self, job: RestoreJob, restorer: Any, guards: Any) -> Restoration:
-        return Restoration(job, restorer, guards)
+    def _make_maker(self, job: Job, model: Any, threads: int) -> Maker:
+        return job.open(model, threads)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
         from artgen.work import unit as work

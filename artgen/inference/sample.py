@@ -6,7 +6,9 @@ Shape letters: N pictures, L latent numbers, C channels, H height, W width.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ from artgen.models.gans.spec import Painter
 FORWARD_IMAGES = 32
 """Pictures of every forward pass, filled up where there are fewer: on CPUs the bits of a picture depend on the size
 of its batch (2-4 grey levels in 64 pictures), but not on the others in a batch of one size."""
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def latents(seeds: Sequence[int], latent: int) -> Tensor:
@@ -41,9 +45,12 @@ def labels_of(painter: Painter, seeds: Sequence[int], classes: Sequence[int] | N
     return torch.tensor(numbers, dtype=torch.int64)
 
 
-@torch.no_grad()
 def sample(
-    painter: Painter, seeds: Sequence[int], classes: Sequence[int] | None = None, truncation: float = 1.0
+    painter: Painter,
+    seeds: Sequence[int],
+    classes: Sequence[int] | None = None,
+    truncation: float = 1.0,
+    precision: str = "fp32",
 ) -> np.ndarray:
     """Pictures of the seeds, uint8 N x H x W x C, on a CPU bit for bit the same whatever is sampled beside them.
 
@@ -58,19 +65,62 @@ def sample(
     facts = painter.facts
     if not len(seeds):
         return np.empty((0, facts.height, facts.width, facts.channels), np.uint8)
-    device = next(painter.module.parameters()).device
     z_NL, labels_N = latents(seeds, facts.latent) * truncation, labels_of(painter, seeds, classes)
+    return paint(painter, z_NL, labels_N, [f"seed {seed}" for seed in seeds], precision)
+
+
+@torch.no_grad()
+def paint(
+    painter: Painter, z_NL: Tensor, labels_N: Tensor | None, names: Sequence[str], precision: str = "fp32"
+) -> np.ndarray:
+    """Pictures of latent numbers, uint8 N x H x W x C, in passes of FORWARD_IMAGES on the painter's device.
+
+    precision: bf16 and fp16 run under autocast. Raises UsageError for another, RunError (with its name) for a
+    picture that is not finite.
+    """
+    if precision not in _DTYPES:
+        raise UsageError(f"--precision {precision}: unknown; use one of {', '.join(_DTYPES)}")
+    device, dtype = next(painter.module.parameters()).device, _DTYPES[precision]
     parts = []
-    for start in range(0, len(seeds), FORWARD_IMAGES):
+    for start in range(0, len(z_NL), FORWARD_IMAGES):
         z = _filled(z_NL[start : start + FORWARD_IMAGES]).to(device)
         labels = None if labels_N is None else _filled(labels_N[start : start + FORWARD_IMAGES]).to(device)
-        x_NCHW = painter(z, labels)[: len(seeds) - start].float().cpu()
+        with _threads(painter), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            x_NCHW = painter(z, labels)[: len(z_NL) - start].float().cpu()
         finite_N = x_NCHW.isfinite().flatten(1).all(1)
         if not finite_N.all():
-            bad = seeds[start + int(finite_N.int().argmin())]
-            raise RunError(f"the picture of seed {bad} is not finite; the model {painter.sha256[:12]} is broken")
+            bad = names[start + int(finite_N.int().argmin())]
+            raise RunError(f"the picture of {bad} is not finite; the model {painter.sha256[:12]} is broken")
         parts.append(to_bytes(x_NCHW))
     return np.concatenate(parts)
+
+
+@contextmanager
+def _threads(painter: Painter) -> Iterator[None]:
+    """One torch thread for a generator whose last bits depend on their number."""
+    if not getattr(painter.module, "one_thread", False):
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def between(first_NL: Tensor, last_NL: Tensor, share: float) -> Tensor:
+    """Latent numbers on the great circle from the first to the last (Shoemake 1985), their lengths linear: a straight
+    line would pass through shorter vectors than a generator has seen (White 2016). share: 0..1; both ends are exact.
+    """
+    if share in (0.0, 1.0):
+        return last_NL if share else first_NL
+    first, last = first_NL.double(), last_NL.double()
+    lengths = [z.norm(dim=1, keepdim=True) for z in (first, last)]
+    one, other = first / lengths[0], last / lengths[1]
+    angle = (one * other).sum(1, keepdim=True).clamp(-1, 1).acos().clamp(1e-6, math.pi - 1e-6)
+    on_circle = (((1 - share) * angle).sin() * one + (share * angle).sin() * other) / angle.sin()
+    return (on_circle * ((1 - share) * lengths[0] + share * lengths[1])).to(first_NL.dtype)
 
 
 def _filled(rows: Tensor) -> Tensor:
@@ -90,15 +140,20 @@ def from_bytes(pixels_NCHW: Tensor) -> Tensor:
     return pixels_NCHW.float() / 127.5 - 1
 
 
-def grid(pictures: np.ndarray, columns: int | None = None) -> bytes:
-    """A PNG of the pictures (uint8 N x H x W x C, at least one), row by row, in a square or `columns` wide."""
+def sheet(pictures: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """The pictures (uint8 N x H x W x C, at least one) as one, row by row, in a square or `columns` wide."""
     count, height, width, channels = pictures.shape
     columns = columns or int(np.ceil(count**0.5))
     rows = -(-count // columns)
     cells = np.zeros((rows * columns, height, width, channels), np.uint8)
     cells[:count] = pictures
-    sheet = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
-    sheet = sheet.reshape(rows * height, columns * width, channels)
+    joined = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return joined.reshape(rows * height, columns * width, channels)
+
+
+def grid(pictures: np.ndarray, columns: int | None = None) -> bytes:
+    """A PNG of `sheet`."""
+    pixels = sheet(pictures, columns)
     file = io.BytesIO()
-    Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(file, "PNG")
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
     return file.getvalue()

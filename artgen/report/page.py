@@ -54,7 +54,7 @@ def write(
     """
     summary = summarise(output_uri, sample=sample, seed=seed, options=options)
     cards = _cards(output_uri, summary.groups, sources, options)
-    run = _run(output_uri, options)
+    run = run_of(output_uri, options)
     page_uri = uri.join(output_uri, NAME)
     atomic.write(page_uri, render(summary, cards, run, output_uri).encode(), options)
     return page_uri
@@ -62,33 +62,45 @@ def write(
 
 def render(summary: Summary, cards: list[tuple[Group, list[Card]]], run: dict[str, Any], output_uri: str) -> str:
     """The page as text. Everything that comes from a run is escaped by the template."""
+    return (
+        environment()
+        .from_string(resource("report.html"))
+        .render(
+            style=resource("report.css"),
+            script=resource("report.js"),
+            headline=headline(summary),
+            lede=_lede(summary, run),
+            figures=figures(summary, run, "Restored"),
+            summary=summary,
+            groups=cards,
+            comparable=any(card.shown and card.shown.before for _, some in cards for card in some),
+            reasons=summary.reasons.most_common(),
+            hidden_failures=max(0, summary.failed - MAX_FAILURES),
+            charts=_charts(summary),
+            settings=settings_lists(summary, run),
+            command=command_of(run, output_uri, "restore", RestoreConfig) + " --retry-failed",
+            plural=text.plural,
+            small_px=SMALL_PX,
+        )
+    )
+
+
+def environment() -> Any:
+    """Templates that escape what comes from a run, with the filters of `text`."""
     import jinja2
 
-    environment = jinja2.Environment(
+    made = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters.update(
+    made.filters.update(
         visible=text.visible, count=text.count, measure=text.measure, size=text.size, words=text.words
     )
-    folder = resources.files("artgen.report")
-    template = environment.from_string(folder.joinpath("report.html").read_text("utf-8"))
-    return template.render(
-        style=folder.joinpath("report.css").read_text("utf-8"),
-        script=folder.joinpath("report.js").read_text("utf-8"),
-        headline=headline(summary),
-        lede=_lede(summary, run),
-        figures=_figures(summary, run),
-        summary=summary,
-        groups=cards,
-        comparable=any(card.shown and card.shown.before for _, some in cards for card in some),
-        reasons=summary.reasons.most_common(),
-        hidden_failures=max(0, summary.failed - MAX_FAILURES),
-        charts=_charts(summary),
-        settings=_settings(summary, run),
-        command=_command(run, output_uri),
-        plural=text.plural,
-        small_px=SMALL_PX,
-    )
+    return made
+
+
+def resource(name: str) -> str:
+    """A template, style or script of this folder."""
+    return resources.files("artgen.report").joinpath(name).read_text("utf-8")
 
 
 def headline(summary: Summary) -> str:
@@ -122,24 +134,24 @@ def _lede(summary: Summary, run: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _figures(summary: Summary, run: dict[str, Any]) -> list[tuple[str, str]]:
-    """(label, number) of the row of figures under the headline; what is not known is left out."""
+def figures(summary: Summary, run: dict[str, Any], done: str) -> list[tuple[str, str]]:
+    """(label, number) of the row of figures under the headline; what is not known is left out. done: `Restored`."""
     runs = _runs(run)
     wall_s = sum(float(entry.get("seconds") or 0) for entry in runs)
     pixels = sum(int(entry.get("pixels") or 0) for entry in runs)
-    figures = [("Restored", text.count(summary.restored))]
+    found = [(done, text.count(summary.restored))]
     if summary.failed:
-        figures.append(("Failed", text.count(summary.failed)))
+        found.append(("Failed", text.count(summary.failed)))
     if summary.restored:
-        figures.append(("Megapixels", text.megapixels(summary.pixels)))
+        found.append(("Megapixels", text.megapixels(summary.pixels)))
     if wall_s and pixels:
-        figures.append(("Megapixels per second", text.megapixels(pixels / wall_s)))
+        found.append(("Megapixels per second", text.megapixels(pixels / wall_s)))
     if wall_s:
         label = "Time" if len(runs) == 1 else f"Time of {len(runs)} runs"
-        figures.append((label, text.duration(wall_s)))
+        found.append((label, text.duration(wall_s)))
     if summary.output_bytes:
-        figures.append(("Written", text.size(summary.output_bytes)))
-    return figures
+        found.append(("Written", text.size(summary.output_bytes)))
+    return found
 
 
 def _charts(summary: Summary) -> list[tuple[str, str, Any]]:
@@ -154,7 +166,7 @@ def _charts(summary: Summary) -> list[tuple[str, str, Any]]:
     return [item for item in drawn if item[2] is not None]
 
 
-def _settings(summary: Summary, run: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def settings_lists(summary: Summary, run: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Titled lists of (name, value) of what made these pictures; empty values and lists are left out."""
     model = dict(run.get("model") or {})
     facts = dict(model.pop("facts", None) or {})
@@ -162,7 +174,19 @@ def _settings(summary: Summary, run: dict[str, Any]) -> list[tuple[str, list[tup
         (name, sha256), _ = summary.models.most_common(1)[0]
         model = {"name": name, "sha256": sha256}
     last = _runs(run)[-1] if _runs(run) else {}
-    shown = ("architecture", "channels", "scale", "overlap", "damage", "licence", "card")
+    shown = (
+        "architecture",
+        "width",
+        "height",
+        "channels",
+        "scale",
+        "overlap",
+        "latent",
+        "classes",
+        "damage",
+        "licence",
+        "card",
+    )
     settings = {**(run.get("config") or {}), **(run.get("settings") or {})}
     settings = {name: value for name, value in settings.items() if name not in ("model", "model_sha256")}
     versions = {"artgen": run.get("artgen"), **(run.get("versions") or {})}
@@ -190,26 +214,27 @@ def _value(value: Any) -> str:
     return str(value)
 
 
-def _command(run: dict[str, Any], output_uri: str) -> str:
-    """The command that tries failed pictures again, with every flag that was not at its default."""
+def command_of(run: dict[str, Any], output_uri: str, name: str, config_class: type[Any]) -> str:
+    """The command that made the pictures, with every flag that was not at its default."""
     config = run.get("config") or {}
-    words = ["artgen", "restore", str(config.get("input") or "INPUT"), str(config.get("output") or output_uri)]
-    for field in fields(RestoreConfig):
+    source = "input" if name == "restore" else "model"
+    words = ["artgen", name, str(config.get(source) or source.upper()), str(config.get("output") or output_uri)]
+    for field in fields(config_class):
         value = config.get(field.name)
         default = list(field.default) if isinstance(field.default, tuple) else field.default
-        if field.name in _NOT_FLAGS or value in (None, default):
+        if field.name in (*_NOT_FLAGS, source) or value in (None, default):
             continue
         flag = "--" + field.name.replace("_", "-")
-        for item in value if isinstance(value, list) else [value]:
+        for item in [",".join(value)] if field.name == "classes" else value if isinstance(value, list) else [value]:
             words += [flag] if item is True else [flag, str(item)]
-    return shlex.join([*words, "--retry-failed"])
+    return shlex.join(words)
 
 
 def _runs(run: dict[str, Any]) -> list[dict[str, Any]]:
     return [entry for entry in run.get("runs") or [] if isinstance(entry, dict)]
 
 
-def _run(output_uri: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+def run_of(output_uri: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
     """run.json, or nothing: a page without settings is better than none."""
     data = uri.read_or_none(uri.join(output_uri, "_artgen", "run.json"), options)
     try:

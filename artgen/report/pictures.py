@@ -59,11 +59,11 @@ def show(before: Picture | None, after: Picture, max_bytes: int) -> Shown:
     height, width = after.pixels.shape[:2]
     overview = _fitted(width, height)
     after_uri = _encode(
-        _srgb(after, None).resize(overview, _filter(width, overview)), int(raw_bytes * _OVERVIEW_SHARE)
+        srgb(after, None).resize(overview, _filter(width, overview)), int(raw_bytes * _OVERVIEW_SHARE)
     )
     if before is None:
         return Shown(after_uri, *overview)
-    before_image = _srgb(before, None)
+    before_image = srgb(before, None)
     before_uri = _encode(
         before_image.resize(overview, _filter(before_image.width, overview)), int(raw_bytes * _OVERVIEW_SHARE)
     )
@@ -79,7 +79,7 @@ def show(before: Picture | None, after: Picture, max_bytes: int) -> Shown:
         before=before_uri,
         spot=(100 * box.left / width, 100 * box.top / height, 100 * box.width / width, 100 * box.height / height),
         detail_before=_encode(_detail(before, box, width).resize(detail, Image.Resampling.NEAREST), detail_bytes),
-        detail_after=_encode(_srgb(after, box).resize(detail, Image.Resampling.NEAREST), detail_bytes),
+        detail_after=_encode(srgb(after, box).resize(detail, Image.Resampling.NEAREST), detail_bytes),
         zoom=zoom,
     )
 
@@ -127,10 +127,10 @@ def _detail(before: Picture, box: Box, width: int) -> Image.Image:
     """The box of the picture before, in its own pixels: fewer where the model enlarged it."""
     factor = max(1, round(width / before.pixels.shape[1]))
     small = Box(box.left // factor, box.top // factor, max(1, box.width // factor), max(1, box.height // factor))
-    return _srgb(before, small)
+    return srgb(before, small)
 
 
-def _srgb(picture: Picture, box: Box | None) -> Image.Image:
+def srgb(picture: Picture, box: Box | None) -> Image.Image:
     """The picture, or a box of it, as 8-bit RGB in sRGB, lying on a checkerboard where it is transparent."""
     cut = slice(None), slice(None)
     if box is not None:

@@ -35,6 +35,8 @@ COLUMNS = (
     "change_max",
     "seconds",
     "notes",
+    "seed",
+    "class_name",
 )
 MAX_FAILURES = 1000
 # A hostile archive could fail in a new way for every image; reasons beyond these are counted together.

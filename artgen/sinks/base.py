@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from artgen.codecs.marking import TERMS
 from artgen.records import Row
+
+GENERATED = TERMS + "trainedAlgorithmicMedia"
 
 
 class Sink(Protocol):
@@ -44,6 +47,17 @@ def read(output_uri: str, where: str, options: Mapping[str, Any] | None = None) 
 
 def picture_facts(row: Row, data: bytes) -> dict[str, Any]:
     """What goes beside a picture in Parquet and JSON; width and height are those of the written picture."""
+    if row.seed is not None:
+        return {
+            "key": row.key,
+            "width": row.width,
+            "height": row.height,
+            "seed": row.seed,
+            "class_name": row.class_name,
+            "model": row.model,
+            "model_sha256": row.model_sha256,
+            "digital_source_type": GENERATED,
+        }
     import io
 
     from PIL import Image

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Set
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,11 +24,13 @@ FOLDER = "parquet"
 GROUP_ROWS = 100
 GROUP_BYTES = 32 << 20
 
-_FIELDS = [
+_PICTURE = [
     pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
     pa.field("key", pa.string()),
     pa.field("width", pa.int32()),
     pa.field("height", pa.int32()),
+]
+_RESTORED = [
     pa.field("source_sha256", pa.string()),
     pa.field("noise_before", pa.float32()),
     pa.field("noise_after", pa.float32()),
@@ -36,29 +38,28 @@ _FIELDS = [
     pa.field("change_max", pa.float32()),
     pa.field("notes", pa.string()),
 ]
+_GENERATED = [
+    pa.field("seed", pa.int64()),
+    pa.field("class_name", pa.string()),
+    pa.field("model", pa.string()),
+    pa.field("model_sha256", pa.string()),
+    pa.field("digital_source_type", pa.string()),
+]
 _HUGGINGFACE = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
-SCHEMA = pa.schema(_FIELDS, metadata={"huggingface": _HUGGINGFACE})
-
-_SMALL = [field.name for field in _FIELDS if field.name != "image"]
-_COMPRESSION = {"image.bytes": "NONE", "image.path": "ZSTD", **dict.fromkeys(_SMALL, "ZSTD")}
+SCHEMA = pa.schema([*_PICTURE, *_RESTORED], metadata={"huggingface": _HUGGINGFACE})
+GENERATED_SCHEMA = pa.schema([*_PICTURE, *_GENERATED], metadata={"huggingface": _HUGGINGFACE})
 
 
 class Parquet:
-    """Spools row group by row group, so memory does not grow with the unit."""
+    """Spools row group by row group, so memory does not grow with the unit. Its columns are those of its first row:
+    of restored pictures or of generated ones."""
 
     def __init__(self, output_uri: str, unit_id: str, options: Mapping[str, Any] | None) -> None:
         self._where = f"{FOLDER}/part-{unit_id}.parquet"
         self._uri = uri.join(output_uri, self._where)
         self._options = options
         self._spool = Spool(self._uri, options)
-        # Pictures are compressed already; statistics of their bytes would copy them into the footer.
-        self._writer = pq.ParquetWriter(
-            self._spool.file,
-            SCHEMA,
-            compression=_COMPRESSION,  # pyright: ignore[reportArgumentType] (the stubs know only str)
-            use_dictionary=False,
-            write_statistics=_SMALL,  # pyright: ignore[reportArgumentType] (the stubs know only bool)
-        )
+        self._writer: pq.ParquetWriter | None = None
         self._group: list[dict[str, Any]] = []
         self._group_bytes = 0
         self._rows = 0
@@ -68,7 +69,7 @@ class Parquet:
         return self.append({"image": {"bytes": bytes(data), "path": name}, **picture_facts(row, data)})
 
     def append(self, row: dict[str, Any]) -> str:
-        """`add` of a row that has the columns of SCHEMA already."""
+        """`add` of a row that has the columns of a schema already."""
         where = f"{self._where}#{self._rows}"
         self._group.append(row)
         self._group_bytes += len(row["image"]["bytes"])
@@ -80,8 +81,10 @@ class Parquet:
     def _flush(self) -> None:
         if not self._group:
             return
+        if self._writer is None:
+            self._writer = _writer(self._spool.file, GENERATED_SCHEMA if "seed" in self._group[0] else SCHEMA)
         try:
-            self._writer.write_table(pa.Table.from_pylist(self._group, schema=SCHEMA))
+            self._writer.write_table(pa.Table.from_pylist(self._group, schema=self._writer.schema))
         except OSError as error:
             raise StorageError(
                 f"cannot spool {uri.shown(self._uri)!r}: {uri.explain(error)}; free space where it is spooled"
@@ -95,14 +98,30 @@ class Parquet:
             uri.remove(self._uri, self._options)
             return
         self._flush()
-        self._writer.close()
+        self._close()
         self._spool.publish()
 
     def abort(self) -> None:
         try:
-            self._writer.close()
+            self._close()
         finally:
             self._spool.discard()
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
+    """Pictures are compressed already; statistics of their bytes would copy them into the footer."""
+    small = [name for name in schema.names if name != "image"]
+    return pq.ParquetWriter(
+        file,
+        schema,
+        compression={"image.bytes": "NONE", "image.path": "ZSTD", **dict.fromkeys(small, "ZSTD")},  # pyright: ignore[reportArgumentType] (the stubs know only str)
+        use_dictionary=False,
+        write_statistics=small,  # pyright: ignore[reportArgumentType] (the stubs know only bool)
+    )
 
 
 def open(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Parquet:

@@ -24,6 +24,8 @@ class Listing:
     Close it (or use it as a context manager) to remove the temporary database.
     """
 
+    seeds = ""  # of a plan of seeds, see `seed_listing`
+
     def __init__(
         self, root: str, found: Iterable[Source | Skipped], masks: Iterable[Source | Skipped] | None = None
     ) -> None:

@@ -6,7 +6,8 @@ the plan that holds; while it is absent the rows alone say what is done, so dyin
 
     current.json removed -> stale rows dropped -> units written -> plan.json -> current.json
 
-Memory does not grow with the listing: entries pass through a temporary SQLite database.
+Memory does not grow with the listing: entries pass through a temporary SQLite database. A plan of seeds is arithmetic:
+`plan.json` holds their ranges, and there are no files of units.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artgen.errors import UsageError
 from artgen.records import Entry, Source, Unit
@@ -24,8 +25,13 @@ from artgen.storage import atomic, uri
 from artgen.storage.ledger import Ledger
 from artgen.work import listing
 from artgen.work.listing import Listing
+from artgen.work.seeds import Seeds, seed_entries
+
+if TYPE_CHECKING:
+    from artgen.work.seed_listing import SeedListing
 
 UNITS_PER_FILE = 256
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,8 @@ class UnitRef:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan as it stands in OUTPUT. `sizes` holds the number of images of each unit, in order."""
+    """A plan as it stands in OUTPUT: units of `unit_images` images each, the last of what is left. `seeds`: as text, where it
+    is a plan of seeds."""
 
     output: str
     hash: str
@@ -67,6 +74,7 @@ class Plan:
     unit_images: int
     listing: str
     settings: dict[str, Any]
+    seeds: str = ""
 
     @property
     def units(self) -> int:
@@ -79,8 +87,11 @@ class Plan:
     def refs(self) -> Iterator[UnitRef]:
         for number in range(self.units):
             stop = min(self.unit_images, self.images - number * self.unit_images)
-            file = f"units-{number // UNITS_PER_FILE:05d}.parquet"
-            yield UnitRef(f"{self.hash[:8]}-{number:06d}", file, number % UNITS_PER_FILE, 0, stop)
+            if self.seeds:
+                file, group = PLAN, number
+            else:
+                file, group = f"units-{number // UNITS_PER_FILE:05d}.parquet", number % UNITS_PER_FILE
+            yield UnitRef(f"{self.hash[:8]}-{number:06d}", file, group, 0, stop)
 
     def pending(self, ledger: Ledger) -> Iterator[UnitRef]:
         """The units (or what is left of split ones) that the ledger does not hold."""
@@ -96,15 +107,28 @@ class PlanReader:
     def __init__(self, folder: str, options: dict[str, Any] | None = None) -> None:
         self._folder, self._options = folder, options
         self._name, self._file = "", None
+        self._seeds: tuple[Seeds, int, str] | None = None
 
     def load(self, ref: UnitRef) -> Unit:
         import pyarrow.parquet as pq
 
+        if ref.file == PLAN:
+            return Unit(ref.id, self._seed_entries(ref))
         if self._name != ref.file or self._file is None:
             fs, path = uri.filesystem(uri.join(self._folder, ref.file), self._options)
             self._name, self._file = ref.file, pq.ParquetFile(fs.open(path, "rb"))
         rows = self._file.read_row_group(ref.group).to_pylist()
         return Unit(ref.id, tuple(_entry(row) for row in rows[ref.start : ref.stop]))
+
+    def _seed_entries(self, ref: UnitRef) -> tuple[Entry, ...]:
+        from artgen.inference.sample import FORWARD_IMAGES
+
+        if self._seeds is None:
+            facts = _read_json(uri.join(self._folder, PLAN), self._options)
+            self._seeds = Seeds.parse(facts["seeds"]), facts["unit_images"], facts["settings"]["extension"]
+        seeds, unit_images, extension = self._seeds
+        unit = seeds.part(ref.group * unit_images, (ref.group + 1) * unit_images)
+        return tuple(seed_entries(unit, extension, FORWARD_IMAGES)[ref.start : ref.stop])
 
     def entries(self, plan: Plan) -> Iterator[Entry]:
         for ref in plan.refs():
@@ -122,7 +146,7 @@ def current(output: str, options: dict[str, Any] | None = None) -> Plan | None:
     pointer = _read_json(uri.join(output, "_artgen", "current.json"), options)
     if pointer is None:
         return None
-    facts = _read_json(uri.join(output, "_artgen", f"plan-{pointer['plan']}", "plan.json"), options)
+    facts = _read_json(uri.join(output, "_artgen", f"plan-{pointer['plan']}", PLAN), options)
     return None if facts is None else Plan(output=output, **facts)
 
 
@@ -131,12 +155,12 @@ def all_plans(output: str, options: dict[str, Any] | None = None) -> Iterator[Pl
     for name in uri.names(uri.join(output, "_artgen"), options):
         if not name.startswith("plan-"):
             continue
-        if (facts := _read_json(uri.join(output, "_artgen", name, "plan.json"), options)) is not None:
+        if (facts := _read_json(uri.join(output, "_artgen", name, PLAN), options)) is not None:
             yield Plan(output=output, **facts)
 
 
 def prepare(
-    listed: Listing, output: str, settings: dict[str, Any], *, unit_images: int = 0, retry_failed: bool = False,
+    listed: Listing | SeedListing, output: str, settings: dict[str, Any], *, unit_images: int = 0, retry_failed: bool = False,
     options: dict[str, Any] | None = None,
 ) -> Plan:  # fmt: skip
     """The plan for this listing and these settings: the one in OUTPUT if it still holds, else a new one.
@@ -170,19 +194,20 @@ def prepare(
 
 
 def _write(
-    listed: Listing, output: str, settings: dict[str, Any], digest: str, unit_images: int, options: dict[str, Any] | None
+    listed: Listing | SeedListing, output: str, settings: dict[str, Any], digest: str, unit_images: int,
+    options: dict[str, Any] | None,
 ) -> Plan:  # fmt: skip
     images = listed.count()
     size = unit_images or default_unit_images(images)
     identity = hashlib.sha256(
         _json({"settings": settings, "todo": listed.digest(todo=True), "unit": size})
     ).hexdigest()
-    plan = Plan(output, identity[:16], images, listed.skipped, size, digest, settings)
+    plan = Plan(output, identity[:16], images, listed.skipped, size, digest, settings, str(listed.seeds))
     file_rows = size * UNITS_PER_FILE
     for number, rows in enumerate(_chunks(listed.entries(settings["extension"]), file_rows)):
         _write_units(uri.join(plan.folder, f"units-{number:05d}.parquet"), rows, size, options)
     facts = {key: value for key, value in asdict(plan).items() if key != "output"}
-    atomic.write(uri.join(plan.folder, "plan.json"), _json(facts), options)
+    atomic.write(uri.join(plan.folder, PLAN), _json(facts), options)
     atomic.write(uri.join(output, "_artgen", "current.json"), _json({"plan": plan.hash}), options)
     return plan
 

@@ -14,11 +14,13 @@ import numpy as np
 
 from artgen.codecs.decode import Picture
 from artgen.codecs.encode import Format, encode
+from artgen.codecs.marking import Mark
 from artgen.codecs.pool import GuardPool
 from artgen.errors import ArtgenError, ImageError, ImageTimeout, RestoreFailed, RunError
 from artgen.inference.forward import Forward
 from artgen.inference.restore import RestoreOptions, restore
 from artgen.metrics import noise
+from artgen.models import registry, weights
 from artgen.models.spec import Restorer
 from artgen.records import Entry, Row
 from artgen.storage import uri
@@ -47,6 +49,25 @@ class RestoreJob:
     image_timeout: float = 600.0
     storage_options: dict[str, Any] | None = field(default=None, repr=False)
     index_folder: str | None = None
+
+    @property
+    def named(self) -> bool:
+        return self.model in registry.names()
+
+    @property
+    def advice(self) -> str:
+        return "look at the file, lower --tile or --max-pixels or give the workers more memory, then use --retry-failed"
+
+    def load(self, model: str) -> Restorer:
+        return weights.load(model)
+
+    def torch_threads(self, cores: int, threads: int) -> int:
+        """On a CPU every image thread runs its own forward pass, so they share the cores."""
+        return max(1, cores // threads) if self.device == "cpu" else cores
+
+    def open(self, model: Restorer, threads: int, guards: GuardPool | None = None) -> Restoration:
+        guards = guards or GuardPool(threads, self.max_pixels, self.image_timeout or None)
+        return Restoration(self, model, guards)
 
 
 class Restoration:
@@ -123,10 +144,11 @@ class Restoration:
             notes += restored.notes
             alpha = _fit_alpha(picture.alpha, restored.pixels.shape[:2])
             file_format = _FORMATS[entry.name.rpartition(".")[2].lower()]
-            encoded = encode(
-                restored.pixels, alpha, picture.metadata, format=file_format, quality=self._job.quality
-            )
             change_mean, change_max = noise.change(picture.pixels, restored.pixels)
+            encoded = encode(
+                restored.pixels, alpha, picture.metadata, format=file_format, quality=self._job.quality,
+                mark=None if change_max == 0 else self._mark(mask),
+            )  # fmt: skip
             row = replace(
                 row, width=width, height=height, mode=picture.mode, bits=picture.bits, status="ok",
                 output_name=entry.name, output_sha256=hashlib.sha256(encoded.data).hexdigest(),
@@ -135,6 +157,12 @@ class Restoration:
                 notes="; ".join([*notes, *encoded.notes]),
             )  # fmt: skip
         return row, encoded.data
+
+    def _mark(self, mask: np.ndarray | None) -> Mark:
+        """Where a mask is given, parts are the model's own drawing; elsewhere it only cleaned what was there."""
+        drawn = mask is not None and bool(mask.any())
+        kind = "compositeWithTrainedAlgorithmicMedia" if drawn else "algorithmicallyEnhanced"
+        return Mark(kind, f"artgen {self._forward.facts.name}", f"sha256:{self._job.model_sha256}")
 
     def _mask(self, entry: Entry, picture: Picture, notes: list[str]) -> tuple[Picture, np.ndarray | None]:
         """The mask (HxW bool, True = repair) of this image, from its file or its alpha."""

@@ -10,11 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from artgen.errors import RunError
 from artgen.records import Entry, Outcome, Row, Unit
 from artgen.sinks import files, manifest, parquet, shards
+
+if TYPE_CHECKING:
+    from artgen.codecs.pool import GuardPool
 
 SINKS = {"png": files, "parquet": parquet, "webdataset": shards}
 
@@ -28,9 +31,49 @@ class Made:
 
 
 class Maker(Protocol):
-    """Does one entry; thread-safe. Raises nothing for a bad image: that is a Made with a failed row."""
+    """Does one entry; thread-safe. Raises nothing for a bad image: that is a Made with a failed row. `stop` ends the
+    entries under way soon, with a RunError each."""
 
     def make(self, entry: Entry) -> Made: ...
+    def stop(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Job(Protocol):
+    """What a worker needs to be told to make pictures; picklable, the same on every machine."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def model_sha256(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def image_timeout(self) -> float:
+        """Seconds after which a picture is given up, 0 for none."""
+        ...
+
+    @property
+    def named(self) -> bool:
+        """Whether `model` is the name of shipped weights, not a place."""
+        ...
+
+    @property
+    def advice(self) -> str:
+        """What a person can do about a picture that kills its worker."""
+        ...
+
+    def load(self, model: str) -> Any:
+        """The model at a place, with its `sha256` and a `to(device)`. Raises UsageError."""
+        ...
+
+    def torch_threads(self, cores: int, threads: int) -> int:
+        """Threads of torch for a maker whose `make` is called by `threads` threads on so many cores."""
+        ...
+
+    def open(self, model: Any, threads: int, guards: GuardPool | None = None) -> Maker:
+        """The maker on this machine. guards: decoder processes that are up already."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +83,9 @@ class Publish:
     output: str
     to: tuple[str, ...]
     on_error: str = "record"
-    options: dict[str, Any] | None = field(default=None, repr=False)  # may hold secrets, and Ray logs what it is given
+    options: dict[str, Any] | None = field(
+        default=None, repr=False
+    )  # may hold secrets, and Ray logs what it is given
 
 
 def run(

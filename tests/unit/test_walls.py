@@ -13,7 +13,7 @@ import artgen
 
 ROOT = Path(artgen.__file__).parent
 LAYERS = ["errors records config console", "storage codecs tiles models metrics", "sinks inference training report", "work",
-          "engines", "commands", "cli __main__"]  # fmt: skip
+          "engines", "commands", "cli flags __main__"]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 
 

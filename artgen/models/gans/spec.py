@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from artgen.errors import UsageError
@@ -64,6 +65,10 @@ class Painter:
         self.module = module.eval().requires_grad_(False)
         self.facts = facts
         self.sha256 = sha256
+
+    def to(self, device: torch.device | str) -> Painter:
+        self.module.to(device)
+        return self
 
     def __call__(self, z_BL: Tensor, labels_B: Tensor | None = None) -> Tensor:
         return self.module(z_BL, labels_B)

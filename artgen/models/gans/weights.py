@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import PurePosixPath
+from typing import Any
 
+import fsspec
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -15,6 +20,49 @@ from artgen.models.gans.registry import build_generator
 from artgen.models.gans.spec import GanFacts, Painter
 
 HEADER = "artgen_generator"
+_RUN_WEIGHTS = "model.safetensors"
+_RESTORER_HEADER = "artgen"
+_KINDS = "a run folder of `artgen train gan` or a .safetensors file of artgen"
+
+
+def shipped_names() -> list[str]:
+    """Generators that come with the package."""
+    folder = _shipped()
+    return sorted(file.name.removesuffix(".safetensors") for file in folder.iterdir()) if folder.is_dir() else []
+
+
+def load_painter(model: str) -> Painter:
+    """The generator called `model`: a shipped name, a run folder, or a path or fsspec URL of a .safetensors file.
+
+    fp32, on the CPU, in eval mode; `sha256` is that of the file. Raises UsageError: no such name, nothing at the path,
+    another kind of file, a restorer, weights that do not fit.
+    """
+    if model in shipped_names():
+        return painter_from(_shipped().joinpath(f"{model}.safetensors").read_bytes(), model)
+    suffix = PurePosixPath(model.rstrip("/")).suffix.lower()
+    if suffix in (".pth", ".pt", ".pkl", ".ckpt", ".bin"):
+        raise UsageError(f"the model {model!r} is a {suffix} file, which may hold code; give {_KINDS}")
+    place = model if suffix == ".safetensors" else f"{model.rstrip('/')}/{_RUN_WEIGHTS}"
+    try:
+        with fsspec.open(place, "rb") as file:
+            data: bytes = file.read()  # pyright: ignore[reportAttributeAccessIssue]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"there is no generator at {place!r}; give {_KINDS}, {_named(model)}") from error
+    except Exception as error:  # every storage has exceptions of its own
+        raise UsageError(f"the model {place!r} cannot be read: {error}; give {_KINDS}") from error
+    return painter_from(data, place)
+
+
+def _named(model: str) -> str:
+    names = shipped_names()
+    if not names:
+        return "since none comes with this release"
+    near = get_close_matches(model, names, n=1)
+    return f"or a name: {', '.join(names)}" + (f" (did you mean {near[0]!r}?)" if near else "")
+
+
+def _shipped() -> Any:
+    return resources.files("artgen.models").joinpath("weights", "gans")
 
 
 def to_bytes(generator: nn.Module, facts: GanFacts) -> bytes:
@@ -33,8 +81,12 @@ def painter_from(data: bytes, name: str) -> Painter:
     except SafetensorError as error:
         raise UsageError(f"the model {name!r} is not a sound safetensors file: {error}") from error
     # The header is 8 bytes of length and JSON; `load_tensors` has just checked both.
-    text = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {}).get(HEADER)
-    if text is None:
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    if _RESTORER_HEADER in header:
+        raise UsageError(
+            f"the model {name!r} is a restorer; use it as in `artgen restore INPUT OUTPUT --model {name}`"
+        )
+    if (text := header.get(HEADER)) is None:
         raise UsageError(
             f"the model {name!r} is no generator of artgen; give the model.safetensors of `artgen train gan`"
         )

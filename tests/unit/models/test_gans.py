@@ -120,6 +120,8 @@ def test_files_that_are_no_generator_are_refused():
     with pytest.raises(UsageError, match="not a sound safetensors file"):
         painter_from(b"\x89PNG nothing of the kind", "x.safetensors")
     with pytest.raises(UsageError, match="no generator of artgen"):
+        painter_from(save({"a": torch.zeros(2)}), "x.safetensors")
+    with pytest.raises(UsageError, match="is a restorer; use it as in `artgen restore"):
         painter_from(save({"a": torch.zeros(2)}, {"artgen": "{}"}), "restorer.safetensors")
     with pytest.raises(UsageError, match="cannot be read"):
         painter_from(save({"a": torch.zeros(2)}, {"artgen_generator": '{"new": 1}'}), "x.safetensors")

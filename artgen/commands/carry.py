@@ -1,0 +1,126 @@
+"""What restore and generate share: the engine, units carried and told of, the end of a run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from artgen.commands.places import told
+from artgen.config import RunConfig
+from artgen.console import Console
+from artgen.errors import RunError, UsageError
+from artgen.records import Outcome
+from artgen.storage import uri
+from artgen.storage.ledger import Ledger
+from artgen.work import runlog
+from artgen.work.plan import Plan
+from artgen.work.runlog import Tally
+
+if TYPE_CHECKING:
+    from artgen.work.unit import Job
+
+
+def carry(
+    engine: Any, plan: Plan, model: Any, job: Job, config: RunConfig, console: Console
+) -> int:  # fmt: skip
+    """Runs what the ledger does not hold, then writes run.json and the report. `model`: a Restorer or Painter."""
+    from artgen.work.unit import Publish
+
+    refs = list(plan.pending(Ledger(config.output, config.storage_options)))
+    publish = Publish(config.output, config.to, config.on_error, config.storage_options)
+    tally, started, clock = Tally(), runlog.now(), time.monotonic()
+    console.begin(plan.images, plan.images - sum(ref.images for ref in refs), config.doing)
+    ended = "done"
+    try:
+        _consume(engine.run(plan, refs, job, publish, model, console), tally)
+    except KeyboardInterrupt:
+        ended = "interrupted"
+    except RunError as error:
+        ended = f"{type(error).__name__}: {error}"
+    finally:
+        console.end()
+    run = runlog.run_facts(engine.name, job.device, tally, started, time.monotonic() - clock, ended)
+    facts = {"name": uri.shown(job.model), "sha256": job.model_sha256, "facts": asdict(model.facts)}
+    runlog.write(plan, told(config), facts, run, config.storage_options)
+    return conclude(plan, config, run, console)
+
+
+def _consume(outcomes: Iterator[Outcome], tally: Tally) -> None:
+    for outcome in outcomes:
+        tally.units += 1
+        tally.images += outcome.images
+        tally.failed += outcome.failed
+        tally.pixels += outcome.pixels
+        tally.source_bytes += outcome.source_bytes
+        tally.output_bytes += outcome.output_bytes
+        tally.first_failures = [*tally.first_failures, *outcome.first_failures][:5]
+
+
+def conclude(plan: Plan, config: RunConfig, run: dict[str, Any], console: Console) -> int:
+    """Says what happened and how to go on; writes the report of a finished run."""
+    from artgen.commands.report import write_report
+    from artgen.sinks import manifest
+
+    totals = manifest.totals(config.output, config.storage_options)
+    facts = {
+        "output": uri.shown(config.output),
+        "run": run,
+        "images": totals["ok"] + totals["failed"],
+        "failed": totals["failed"],
+    }
+    if run["ended"] != "done":
+        left = sum(ref.images for ref in plan.pending(Ledger(config.output, config.storage_options)))
+        why = "interrupted" if run["ended"] == "interrupted" else run["ended"]
+        facts["left"] = left
+        console.result(facts, f"{why}; {left} images are left: the same command goes on from here")
+        return 1
+    facts["report"] = write_report(config.output, config.storage_options)
+    rate = f"{run['megapixels_per_second']:g} MP/s"
+    text = f"{totals['ok']} images {config.done}, {totals['failed']} failed, {rate}; report: {facts['report']}"
+    console.result(facts, text)
+    if totals["failed"]:
+        for key, reason in run["first_failures"]:
+            console.say(f"failed {key!r}: {reason}")
+        return 3
+    return 0
+
+
+def open_engine(config: RunConfig, images: int) -> Any:
+    """The engine of --engine; `auto` is local on one machine with at most one GPU, no --address and no Ray job around."""
+    name = config.engine
+    if name == "auto":
+        on_cluster = config.address is not None or "RAY_ADDRESS" in os.environ
+        name = "ray" if on_cluster or _gpus() > 1 else "local"
+    if name == "local":
+        from artgen.engines.local import LocalEngine
+
+        return LocalEngine(config, images)
+    from artgen.engines.ray_data import RayEngine
+
+    return RayEngine(config)
+
+
+def _gpus() -> int:
+    """CUDA devices, counted without importing torch (its import is the larger part of the start-up)."""
+    import glob
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
+    return len(glob.glob("/dev/nvidia[0-9]*"))
+
+
+def pick_device(wanted: str) -> str:
+    import torch
+
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if not available[wanted]:
+        raise UsageError(
+            f"device {wanted!r} is not available here: use one of {[name for name in available if available[name]]}"
+        )
+    return wanted

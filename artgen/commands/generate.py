@@ -1,0 +1,125 @@
+"""`artgen generate`: seeds in place of an INPUT; the plan, the engines and the sinks are those of restore."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from artgen.commands.carry import carry, open_engine, pick_device
+from artgen.commands.places import check_output, clear_output, place
+from artgen.config import GenerateConfig
+from artgen.console import Console
+from artgen.errors import UsageError
+from artgen.storage import uri
+from artgen.work import plan as plans
+from artgen.work.lock import only_driver
+from artgen.work.seed_listing import SeedListing
+from artgen.work.seeds import Seeds
+
+if TYPE_CHECKING:
+    from artgen.models.gans.spec import Painter
+    from artgen.work.generation import GenerateJob
+
+# Raised whenever the same seeds and settings give other bytes than the release before.
+PIPELINE = 1
+EXTENSIONS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+DEFAULT_SEEDS = "0-63"
+# A commit costs as much as some pictures: smaller units would be felt.
+LEAST_UNIT_IMAGES = 128
+
+
+def generate(config: GenerateConfig, console: Console, *, dry_run: bool = False) -> int:
+    """Runs `artgen generate` and returns its exit code: 0 all done, 1 to be resumed by the same command.
+
+    Raises UsageError (exit code 2) before anything is started.
+    """
+    from artgen.work import extras
+
+    seeds = seeds_of(config)
+    listed, route = SeedListing(seeds), extras.stops(config.interpolate)
+    with closing(open_engine(config, len(seeds))) as engine:
+        painter, job = make_job(config)
+        settings, size = settings_of(config, job), config.unit_images or unit_images(len(seeds))
+        if dry_run:
+            console.result(describe(config, engine.name, seeds, size, settings))
+            return 0
+        check_output(config)
+        with only_driver(config.output, console.say, config.storage_options):
+            clear_output(config)
+            plan = plans.prepare(listed, config.output, settings, unit_images=size, options=config.storage_options)
+            if config.grid and len(seeds):
+                extras.write_grid(config, seeds, painter, job)
+            if route:
+                extras.write_frames(config, route, painter, job)
+            return carry(engine, plan, painter, job, config, console)
+
+
+def seeds_of(config: GenerateConfig) -> Seeds:
+    """The seeds of --seeds. Raises UsageError."""
+    if config.seeds is None:
+        return Seeds.parse("" if config.interpolate else DEFAULT_SEEDS)
+    if not config.seeds.strip():
+        raise UsageError("--seeds '' names no seed: use a list such as 0-9999,20000")
+    return Seeds.parse(config.seeds)
+
+
+def unit_images(images: int) -> int:
+    """Images per unit by their number, in whole forward passes."""
+    from artgen.inference.sample import FORWARD_IMAGES
+
+    size = max(plans.default_unit_images(images), LEAST_UNIT_IMAGES)
+    return -(-size // FORWARD_IMAGES) * FORWARD_IMAGES
+
+
+def make_job(config: GenerateConfig) -> tuple[Painter, GenerateJob]:
+    """Loads the generator and resolves device, precision and classes. Raises UsageError for what cannot be."""
+    from artgen.models.gans.weights import load_painter
+    from artgen.work.generation import GenerateJob
+
+    painter = load_painter(config.model)
+    device = pick_device(config.device)
+    job = GenerateJob(
+        model=config.model, model_sha256=painter.sha256, classes=class_numbers(painter.facts.classes, config.classes),
+        truncation=config.truncation, device=device, precision="fp32" if config.precision == "auto" else config.precision,
+        format=config.format, quality=config.quality,
+    )  # fmt: skip
+    return painter.to(device), job
+
+
+def class_numbers(known: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int, ...]:
+    """Names or numbers as numbers; all classes where none is wanted. Raises UsageError for what the model has not."""
+    if not wanted:
+        return tuple(range(len(known)))
+    if not known:
+        raise UsageError(f"--classes {','.join(wanted)}: this model has no classes; leave the flag out")
+    numbers = []
+    for name in wanted:
+        if name in known:
+            numbers.append(known.index(name))
+        elif name.isdecimal() and int(name) < len(known):
+            numbers.append(int(name))
+        else:
+            shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+            raise UsageError(f"--classes {name!r}: this model has {shown}, or their numbers 0 to {len(known) - 1}")
+    return tuple(numbers)
+
+
+def settings_of(config: GenerateConfig, job: GenerateJob) -> dict[str, Any]:
+    """What decides the output's bytes: a run may only be resumed with the same. Seeds may grow."""
+    return {
+        "command": "generate", "pipeline": PIPELINE, "model": place(config.model) if not job.named else config.model,
+        "model_sha256": job.model_sha256, "precision": job.precision, "classes": list(job.classes),
+        "truncation": job.truncation, "extension": EXTENSIONS[config.format],
+        "quality": config.quality if config.format != "png" else None, "to": sorted(config.to),
+    }  # fmt: skip
+
+
+def describe(
+    config: GenerateConfig, engine: str, seeds: Seeds, size: int, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """What --dry-run prints."""
+    return {
+        "model": uri.shown(config.model), "output": uri.shown(config.output), "images": len(seeds),
+        "seeds": str(seeds)[:1000], "unit_images": size, "units": -(-len(seeds) // size), "engine": engine,
+        "workers": config.workers, "settings": settings,
+    }  # fmt: skip

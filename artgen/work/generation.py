@@ -1,0 +1,163 @@
+"""Generates the pictures of a unit of seeds: forward passes of many seeds -> encode -> rows."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from artgen.codecs.encode import Format, encode
+from artgen.codecs.marking import Mark
+from artgen.codecs.metadata import Metadata
+from artgen.codecs.pool import GuardPool
+from artgen.errors import RunError
+from artgen.inference.sample import sample
+from artgen.models.gans import weights
+from artgen.models.gans.spec import Painter
+from artgen.records import Entry, Row
+from artgen.storage import uri
+from artgen.work.seeds import Seeds
+from artgen.work.unit import Made
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+# Passes whose pictures wait for their threads: more than two units under way at once need.
+PASSES_KEPT = 8
+# A picture takes seconds at most, wherever it is made: no flag for it.
+IMAGE_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateJob:
+    """What a worker needs to generate pictures; picklable, the same on every machine.
+
+    classes: class numbers; that of a seed is classes[seed modulo their number]. Empty for a model without classes.
+    """
+
+    model: str
+    model_sha256: str
+    classes: tuple[int, ...] = ()
+    truncation: float = 1.0
+    device: str = "cpu"
+    precision: str = "fp32"
+    format: Format = "png"
+    quality: int = 90
+    image_timeout: float = IMAGE_TIMEOUT_S
+
+    @property
+    def named(self) -> bool:
+        return self.model in weights.shipped_names()
+
+    @property
+    def advice(self) -> str:
+        return "look at the machines and their memory; no picture is generated without its neighbours"
+
+    def load(self, model: str) -> Painter:
+        return weights.load_painter(model)
+
+    def torch_threads(self, cores: int, threads: int) -> int:
+        """One forward pass at a time takes every core."""
+        return cores
+
+    def open(self, model: Painter, threads: int, guards: GuardPool | None = None) -> Generation:
+        return Generation(self, model)
+
+    def classes_of(self, seeds: Sequence[int]) -> list[int] | None:
+        return [self.classes[seed % len(self.classes)] for seed in seeds] if self.classes else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The pictures of one or more forward passes by seed, uint8 H x W x C, and the seconds of each."""
+
+    pictures: dict[int, np.ndarray]
+    seconds: float
+
+
+class Generation:
+    """A job opened on one machine: the generator on its device, and one thread that runs it."""
+
+    def __init__(self, job: GenerateJob, painter: Painter) -> None:
+        self._job, self._painter = job, painter
+        self._stop = threading.Event()
+        self._turn = threading.Lock()
+        self._passes: dict[str, Future[Pass]] = {}
+        # Forward passes of a thread of their own: torch keeps a team of threads for each thread that calls it.
+        self._brush = ThreadPoolExecutor(1, "artgen-forward")
+
+    def stop(self) -> None:
+        """Ends the pictures under way soon, with a RunError each."""
+        self._stop.set()
+
+    def close(self) -> None:
+        self._brush.shutdown(cancel_futures=True)
+
+    def make(self, entry: Entry) -> Made:
+        """The picture of one seed. Raises RunError: no picture is to blame for what goes wrong here."""
+        seed = entry.source.offset
+        done = self._pass(entry.source.detail).result()
+        started = time.monotonic()
+        job = self._job
+        data, notes = encoded(done.pictures[seed], self._painter, self.prompt(seed), job.format, job.quality)
+        seconds = done.seconds + time.monotonic() - started
+        return Made(self._row(entry, data, notes, round(seconds, 4)), data)
+
+    def prompt(self, seed: int) -> str:
+        """What the model was told, in words."""
+        name = self._class_name(seed)
+        told = [f"seed {seed}", f"class {name}" if name is not None else "", f"truncation {self._job.truncation:g}"]
+        return ", ".join(text for text in told if text)
+
+    def _class_name(self, seed: int) -> str | None:
+        numbers = self._job.classes_of([seed])
+        return None if numbers is None else self._painter.facts.classes[numbers[0]]
+
+    def _pass(self, seeds: str) -> Future[Pass]:
+        """The pass of these seeds, begun by whoever asks first."""
+        with self._turn:
+            if seeds not in self._passes:
+                self._passes[seeds] = self._brush.submit(self._paint, seeds)
+                if len(self._passes) > PASSES_KEPT:
+                    del self._passes[next(iter(self._passes))]
+            return self._passes[seeds]
+
+    def _paint(self, text: str) -> Pass:
+        if self._stop.is_set():
+            raise RunError("the run is ending")
+        started = time.monotonic()
+        job, seeds = self._job, list(Seeds.parse(text))
+        pictures = sample(self._painter, seeds, job.classes_of(seeds), job.truncation, job.precision)
+        seconds = (time.monotonic() - started) / len(seeds)
+        return Pass(dict(zip(seeds, pictures, strict=True)), seconds)
+
+    def _row(self, entry: Entry, data: bytes, notes: tuple[str, ...], seconds: float) -> Row:
+        facts, seed = self._painter.facts, entry.source.offset
+        return Row(
+            key=entry.source.key, source_uri=entry.source.uri, source_sha256=None, source_bytes=None,
+            source_version=entry.version, width=facts.width, height=facts.height, mode=MODES[facts.channels], bits=8,
+            status="ok", error_type=None, error_message=None, output_name=entry.name, output_uri=None,
+            output_sha256=hashlib.sha256(data).hexdigest(), output_bytes=len(data), model=uri.shown(self._job.model),
+            model_sha256=self._job.model_sha256, noise_before=None, noise_after=None, change_mean=None, change_max=None,
+            seconds=seconds, attempts=entry.attempts, notes="; ".join(notes), unit="", seed=seed,
+            class_name=self._class_name(seed),
+        )  # fmt: skip
+
+
+def mark_of(painter: Painter, prompt: str) -> Mark:
+    """What a generated picture says of itself: nothing that depends on where the model lay or when it ran."""
+    system = f"artgen {painter.facts.architecture} generator"
+    return Mark("trainedAlgorithmicMedia", system, f"sha256:{painter.sha256}", prompt)
+
+
+def encoded(
+    picture_HWC: np.ndarray, painter: Painter, prompt: str, format: Format = "png", quality: int = 90
+) -> tuple[bytes, tuple[str, ...]]:
+    """The bytes of a file of uint8 H x W x C (grey, RGB or RGBA), marked as generated, and notes."""
+    alpha = picture_HWC[..., 3] if picture_HWC.shape[2] == 4 else None
+    mark = mark_of(painter, prompt)
+    made = encode(picture_HWC[..., :3], alpha, Metadata(), format=format, quality=quality, mark=mark)
+    return made.data, made.notes

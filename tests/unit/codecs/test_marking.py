@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artgen.codecs.decode import decode
+from artgen.codecs.encode import encode
+from artgen.codecs.marking import TERMS, Mark, merged, packet
+from artgen.codecs.metadata import Metadata
+
+RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
+DC = "{http://purl.org/dc/elements/1.1/}"
+ENHANCED = Mark("algorithmicallyEnhanced", "artgen default", "sha256:12ab")
+DRAWN = Mark("trainedAlgorithmicMedia", 'a "<&>" model', "sha256:12ab", "seed 4, class <cat>")
+
+
+def xmp(inside: str, about: str = "uuid:1", tail: str = "") -> bytes:
+    """A packet as cameras and editors write it, padding and all."""
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="a > b">'
+        '<r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><!-- kept -->'
+        f'<r:Description r:about="{about}" xmlns:dc="http://purl.org/dc/elements/1.1/" dc:format="image/png"'
+        f' xmlns:e="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" {inside}'
+        f"</r:RDF></x:xmpmeta>{tail}{' ' * 50}\n<?xpacket end='w'?>"
+    ).encode()
+
+
+def properties(data: bytes) -> dict[str, list[str]]:
+    """Values of all properties of the picture, by name; fails for what is no sound packet."""
+    root = ET.fromstring(data)
+    (rdf,) = root.iter(f"{RDF}RDF")
+    found: dict[str, list[str]] = {}
+    abouts = set()
+    for description in rdf:
+        assert description.tag == f"{RDF}Description"
+        abouts.add(description.get(f"{RDF}about"))
+        for name, value in description.items():
+            found.setdefault(name, []).append(value)
+        for child in description:
+            found.setdefault(child.tag, []).append((child.text or "") + child.get(f"{RDF}resource", ""))
+    assert len(abouts) == 1, "all descriptions of a packet are about one thing"
+    return found
+
+
+def test_a_packet_of_its_own_holds_every_property() -> None:
+    found = properties(packet(DRAWN))
+    assert found[f"{IPTC}DigitalSourceType"] == [f"{TERMS}trainedAlgorithmicMedia"]
+    assert found[f"{IPTC}AISystemUsed"] == ['a "<&>" model']
+    assert found[f"{IPTC}AISystemVersionUsed"] == ["sha256:12ab"]
+    assert found[f"{IPTC}AIPromptInformation"] == ["seed 4, class <cat>"]
+    assert TERMS == "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "/>",
+        "><dc:rights>me</dc:rights></r:Description>",
+        f"e:DigitalSourceType='{TERMS}digitalCapture' />",
+        f"dc:title='a > b' e:DigitalSourceType = \"{TERMS}negativeFilm\"><dc:rights>me</dc:rights></r:Description>",
+        f"><e:DigitalSourceType>{TERMS}digitalCapture</e:DigitalSourceType></r:Description>",
+        f"><e:DigitalSourceType r:resource='{TERMS}print'/><dc:rights>me</dc:rights></r:Description>",
+        f"/><r:Description r:about='uuid:1'><i:DigitalSourceType xmlns:i='{IPTC[1:-1]}'>x</i:DigitalSourceType></r:Description>",
+    ],
+)
+def test_the_mark_joins_what_is_there(inside: str) -> None:
+    before = xmp(inside)
+    made, notes = merged(before, ENHANCED)
+    assert notes == ()
+    was, now = properties(before), properties(made)
+    assert now[f"{IPTC}DigitalSourceType"] == [f"{TERMS}algorithmicallyEnhanced"]
+    assert now[f"{IPTC}AISystemUsed"] == ["artgen default"]
+    ours = {f"{IPTC}{name}" for name in ("DigitalSourceType", "AISystemUsed", "AISystemVersionUsed")}
+    other = [
+        {name: values for name, values in some.items() if name not in ours and "about" not in name}
+        for some in (was, now)
+    ]
+    assert other[0] == other[1]
+    assert b"<!-- kept -->" in made
+    assert made.endswith(b" " * 50 + b"\n<?xpacket end='w'?>")
+
+
+def test_every_byte_that_is_not_ours_stays() -> None:
+    before = xmp("><dc:rights>  me \n</dc:rights></r:Description>")
+    made, _ = merged(before, ENHANCED)
+    at = made.index(b"<rdf:Description")
+    end = made.index(b"/>", at) + 2
+    assert made[:at] + made[end:] == before
+
+
+@pytest.mark.parametrize(
+    "older", ["trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "algorithmicMedia"]
+)
+def test_repairing_does_not_hide_that_a_machine_drew_the_picture(older: str) -> None:
+    before = xmp(f"e:DigitalSourceType='{TERMS}{older}'/>")
+    assert merged(before, ENHANCED) == (before, ())
+
+
+def test_properties_of_parts_of_a_picture_are_not_its_own() -> None:
+    part = f"><dc:source r:parseType='Resource'><e:DigitalSourceType>{TERMS}print</e:DigitalSourceType></dc:source></r:Description>"
+    made, _ = merged(xmp(part), ENHANCED)
+    assert f"<e:DigitalSourceType>{TERMS}print<".encode() in made
+    assert properties(made)[f"{IPTC}DigitalSourceType"] == [f"{TERMS}algorithmicallyEnhanced"]
+
+
+def test_an_other_system_that_is_named_stays_named() -> None:
+    made, _ = merged(xmp("e:AISystemUsed='another'/>"), ENHANCED)
+    assert properties(made)[f"{IPTC}AISystemUsed"] == ["another"]
+
+
+def test_an_empty_list_of_descriptions_is_opened() -> None:
+    empty = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><q:RDF xmlns:q='http://www.w3.org/1999/02/22-rdf-syntax-ns#'/></x:xmpmeta>"
+    made, notes = merged(empty, ENHANCED)
+    assert notes == ()
+    assert properties(made)[f"{IPTC}DigitalSourceType"] == [f"{TERMS}algorithmicallyEnhanced"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"<x:xmpmeta", b"not xml", b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>", b"\xff\xfe<\x00", xmp("/>").replace(b"</r:RDF>", b""),
+        b'<!DOCTYPE a [<!ENTITY b "c">]>' + xmp("/>")[60:],
+        b"<!DOCTYPE a><a xmlns:r='http://www.w3.org/1999/02/22-rdf-syntax-ns#'><r:RDF/></a>",
+        xmp("/>", tail="<more/>"),
+    ],
+)  # fmt: skip
+def test_what_is_no_packet_is_left_out_and_said(broken: bytes) -> None:
+    made, notes = merged(broken, ENHANCED)
+    assert made == packet(ENHANCED)
+    assert notes == ("left out: XMP that is not well-formed",)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 400), st.binary(max_size=6), st.integers(0, 6))
+def test_whatever_comes_in_a_sound_packet_goes_out(at: int, new: bytes, cut: int) -> None:
+    whole = xmp(f"><e:DigitalSourceType>{TERMS}print</e:DigitalSourceType></r:Description>")
+    made, _ = merged(whole[:at] + new + whole[at + cut :], ENHANCED)
+    (rdf,) = ET.fromstring(made).iter(f"{RDF}RDF")
+    assert f"{TERMS}".encode() in made
+    assert len(rdf)
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+def test_every_format_carries_the_mark_to_readers(format: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    old = Metadata(xmp=xmp("><dc:rights>me</dc:rights></r:Description>"))
+    made = encode(pixels, None, old, format=format, mark=ENHANCED)  # type: ignore[arg-type]
+    back = decode(made.data).metadata.xmp
+    assert back is not None
+    found = properties(back)
+    assert (found[f"{IPTC}DigitalSourceType"], found[f"{DC}rights"]) == (
+        [f"{TERMS}algorithmicallyEnhanced"],
+        ["me"],
+    )
+
+
+def test_in_a_jpeg_the_mark_is_kept_where_the_rest_is_too_long() -> None:
+    long = Metadata(xmp=xmp(f"><dc:rights>{'x' * 70_000}</dc:rights></r:Description>"))
+    made = encode(np.zeros((8, 8, 3), np.uint8), None, long, format="jpeg", mark=ENHANCED)
+    assert any("too long for JPEG" in note for note in made.notes)
+    assert decode(made.data).metadata.xmp == packet(ENHANCED)
+
+
+def test_without_a_mark_the_packet_is_not_touched() -> None:
+    odd = Metadata(xmp=b"<x:xmpmeta")
+    assert decode(encode(np.zeros((8, 8, 3), np.uint8), None, odd, format="png").data).metadata.xmp == b"<x:xmpmeta"
