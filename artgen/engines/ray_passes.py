@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 
 from artgen.engines import ray_cluster, ray_isolation
 from artgen.engines.ray_isolation import Task
+from artgen.engines.ray_metrics import Remaining
 from artgen.engines.ray_worker import Answer, Orders, Worker
 from artgen.errors import RunError
 from artgen.records import Outcome
@@ -47,6 +48,7 @@ def passes(tasks: list[Task], orders: Orders, workers: str, worker_class: type[W
     """
     alone, broken, died = False, 0, 0
     crashes: dict[str, str] = {}
+    remaining = Remaining(sum(task.ref.images for task in tasks))
     while tasks:
         said: set[str] = set()
         reason = ""
@@ -56,11 +58,13 @@ def passes(tasks: list[Task], orders: Orders, workers: str, worker_class: type[W
                     crashes[answer.unit] = answer.crash
                     continue
                 said.add(answer.unit)
+                remaining.done(answer.outcome.images)
                 yield answer.outcome
         except _RAY_ERRORS as error:
             reason = first_line(error)
         ledger = Ledger(orders.publish.output, orders.publish.options)
         lost = {task: ray_isolation.left(task.ref, ledger) for task in tasks}
+        remaining.set(sum(part.images for parts in lost.values() for part in parts))
         yield from _unsaid(lost, said)
         done = sum(1 for parts in lost.values() if not parts)
         broken = broken + 1 if reason and not done else 0

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from artgen import __version__, errors
+from artgen.engines.ray_metrics import Busy, Meters
 from artgen.errors import ArtgenError, RunError
 from artgen.records import Outcome
 from artgen.work.plan import PlanReader, UnitRef
@@ -98,6 +99,7 @@ class Worker:
             )
         self._maker = self._make_maker(job, model.to(job.device), orders.threads)
         self._reader = PlanReader(orders.plan_folder, orders.publish.options)
+        self._meters = Meters(self._host, Busy(model.module, job.device, orders.threads))
 
     def _make_maker(self, job: Job, model: Any, threads: int) -> Maker:
         return job.open(model, threads)
@@ -113,6 +115,7 @@ class Worker:
                 unit = self._reader.load(ref)
             (outcome,) = work.run([unit], self._maker, self._orders.publish, threads=self._orders.threads)
             answer = Answer(ref.id, self._host, outcome)
+            self._meters.unit(outcome)
         except ArtgenError as error:
             answer = Answer(ref.id, self._host, error=(type(error).__name__, str(error)))
         except Exception as error:  # noqa: BLE001  (whatever it is, the driver isolates the image that raises it)

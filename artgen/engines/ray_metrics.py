@@ -1,0 +1,107 @@
+"""Numbers of a run for Prometheus, through Ray's own export: each node's metrics port, prefixed with `ray_`.
+
+    artgen_images_done, artgen_images_failed, artgen_megapixels      counters by node
+    artgen_device_busy_share                                         gauge by node and worker: 0 idle, 1 never idle
+    artgen_images_remaining                                          gauge of the driver
+
+Rates are left to Prometheus: `sum(rate(ray_artgen_images_done_total[5m]))`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from typing import Any
+
+import torch
+from ray.util.metrics import Counter, Gauge
+from torch import nn
+
+from artgen.records import Outcome
+
+
+class Busy:
+    """The share of time in which a device runs a module: on CUDA by events on its stream, elsewhere by the clock,
+    divided by the threads that run it at once. Thread-safe."""
+
+    def __init__(self, module: nn.Module, device: str, threads: int = 1) -> None:
+        self._cuda = device.startswith("cuda")
+        self._threads = threads if device == "cpu" else 1
+        self._lock = threading.Lock()
+        self._begun = threading.local()
+        self._events: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._seconds = 0.0
+        self._since = time.monotonic()
+        module.register_forward_pre_hook(self._before)
+        module.register_forward_hook(self._after)
+
+    def share(self) -> float:
+        """Since the last call, 0 to 1. What the device has not finished counts the next time."""
+        with self._lock:
+            while self._events and self._events[0][1].query():
+                before, after = self._events.popleft()
+                self._seconds += before.elapsed_time(after) / 1000
+            now = time.monotonic()
+            share = self._seconds / max(now - self._since, 1e-9) / self._threads
+            self._seconds, self._since = 0.0, now
+        return min(1.0, share)
+
+    def _before(self, *_: Any) -> None:
+        self._begun.mark = self._mark()
+
+    def _after(self, *_: Any) -> None:
+        before, after = self._begun.mark, self._mark()
+        with self._lock:
+            if self._cuda:
+                self._events.append((before, after))
+            else:
+                self._seconds += after - before
+
+    def _mark(self) -> Any:
+        if not self._cuda:
+            return time.monotonic()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+class Meters:
+    """The numbers of one actor. `unit` is called after each commit."""
+
+    def __init__(self, node: str, busy: Busy) -> None:
+        self._busy = busy
+        tags = {"node": node}
+        self._done = Counter("artgen_images_done", "images restored", ("node",))
+        self._failed = Counter("artgen_images_failed", "images recorded as failed", ("node",))
+        self._megapixels = Counter("artgen_megapixels", "millions of pixels of the images done", ("node",))
+        self._share = Gauge("artgen_device_busy_share", "share of time in which the model runs", ("node", "worker"))
+        for meter in (self._done, self._failed, self._megapixels):
+            meter.set_default_tags(tags)
+        self._share.set_default_tags({**tags, "worker": str(os.getpid())})
+
+    def unit(self, outcome: Outcome) -> None:
+        for meter, amount in (
+            (self._done, outcome.images - outcome.failed),
+            (self._failed, outcome.failed),
+            (self._megapixels, outcome.pixels / 1e6),
+        ):
+            if amount:  # Ray refuses to count nothing
+                meter.inc(amount)
+        self._share.set(self._busy.share())
+
+
+class Remaining:
+    """Images still to be done, told by whoever drives the run."""
+
+    def __init__(self, images: int) -> None:
+        self._gauge = Gauge("artgen_images_remaining", "images that are not committed yet")
+        self.set(images)
+
+    def done(self, images: int) -> None:
+        self.set(self._images - images)
+
+    def set(self, images: int) -> None:
+        self._images = images
+        self._gauge.set(images)
