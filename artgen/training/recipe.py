@@ -16,6 +16,8 @@ from artgen.errors import UsageError
 from artgen.training.losses import LOSSES
 from artgen.training.mixtures import DEFAULT_WEIGHTS
 
+OPTIMIZERS = ("adamw", "muon")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
@@ -50,6 +52,7 @@ class RestorerRecipe:
     memory_megapixels: decoded pictures that each worker keeps, in millions of pixels of 3 bytes; of larger DATA the
     rest is decoded again in every epoch. These two do not change the weights.
     steps: length of the run and of its schedule; `minutes` > 0 ends it (and the schedule) earlier, by the clock.
+    optimizer: adamw, or muon for the convolutions (training/muon.py), which learns in a third of the steps.
     halflife_images: half-life of the running mean of the weights, at most 5 % of the images seen.
     grey_share: share of the crops trained as grey pictures (one channel of damage, three equal channels in).
     turns: turn and mirror the crops at random.
@@ -69,6 +72,7 @@ class RestorerRecipe:
     warmup_steps: int = 400
     weight_decay: float = 1e-4
     clip_norm: float = 0.5
+    optimizer: str = "adamw"
     loss: str = "l1"
     halflife_images: int = 16_000
     grey_share: float = 1 / 3
@@ -94,6 +98,8 @@ class RestorerRecipe:
             raise UsageError(
                 f"learning_rate is {self.learning_rate} (must be above 0) and grey_share {self.grey_share} (0..1)"
             )
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(f"optimizer is {self.optimizer!r}; choose from {', '.join(OPTIMIZERS)}")
         if self.loss not in LOSSES:
             raise UsageError(f"loss is {self.loss!r}; choose from {', '.join(LOSSES)}")
         if not self.damage or min(self.damage.values()) < 0 or sum(self.damage.values()) <= 0:

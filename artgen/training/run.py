@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from artgen.errors import RunError
 from artgen.models import registry
@@ -23,6 +24,7 @@ from artgen.storage import atomic, uri
 from artgen.training.data import Crops
 from artgen.training.journal import Journal
 from artgen.training.loop_restorer import Report, TrainState, progress_of, train
+from artgen.training.muon import Muon
 from artgen.training.pictures import Pictures, divide, list_sources
 from artgen.training.rank import Rank, check_agreement, pick_device, pick_dtype
 from artgen.training.recipe import RestorerRecipe
@@ -109,10 +111,16 @@ def fresh(recipe: RestorerRecipe, device: torch.device) -> tuple[TrainState, Fac
     facts = dataclasses.replace(facts, damage=tuple(recipe.damage), licence=recipe.licence)
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     mean = copy.deepcopy(network).requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
-    return TrainState(network, mean, optimizer), facts
+    return TrainState(network, mean, make_optimizer(network, recipe)), facts
+
+
+def make_optimizer(network: nn.Module, recipe: RestorerRecipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser for the weights of `network`, which are on their device."""
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "muon":
+        device = next(network.parameters()).device
+        return Muon(network, rate, decay, pick_dtype(recipe.precision, device))
+    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)
 
 
 def go_back(state: TrainState, recipe: RestorerRecipe, run: str, options: uri.Options | None = None) -> None:
