@@ -120,7 +120,7 @@ def mean_distance(apart: np.ndarray) -> float:
 
 def shrunk(picture: Picture) -> np.ndarray:
     """What pictures are compared by: float32, COMPARED_PX square, RGB, 0-255, whatever shape the picture has."""
-    image = srgb(picture, None).resize((COMPARED_PX, COMPARED_PX), Image.Resampling.BOX)
+    image = srgb(picture, None).resize((COMPARED_PX, COMPARED_PX), Image.Resampling.BILINEAR)
     return np.asarray(image, np.float32)
 
 
