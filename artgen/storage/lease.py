@@ -91,7 +91,9 @@ def _is_free(data: bytes, unchanged_s: float) -> bool:
 def _create(place: str, facts: dict[str, Any], options: uris.Options | None) -> bool:
     """Whether this process made the lease. What is read back decides, as a put may have been repeated."""
     fs, path = uris.filesystem(place, options)
-    with suppress(Exception):  # stores say in many ways that it exists, or that they know no such put: the bytes tell
+    with suppress(
+        Exception
+    ):  # stores say in many ways that it exists, or that they know no such put: the bytes tell
         fs.pipe_file(path, _json(facts), mode="create")
     data = uris.read_or_none(place, options)
     if data is None:
