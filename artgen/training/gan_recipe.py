@@ -80,6 +80,10 @@ class GanRecipe:
             _check(name, getattr(self, name), 0, 0.9999999)
         for name in ("learning_rate", "learning_rate_end"):
             _check(name, getattr(self, name), 1e-12)
+        if self.shards and self.batch_images % self.shards:
+            raise UsageError(
+                f"batch_images is {self.batch_images}, which {self.shards} shards cannot share; use a multiple"
+            )
 
     @property
     def steps(self) -> int:

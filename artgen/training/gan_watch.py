@@ -21,7 +21,7 @@ from artgen.training.loop_gan import Unstable
 GRID_IMAGES = 64
 LEAST_DIVERSE = 0.25
 MOST_WORSE = 3.0
-LEAST_D_LOSS = 0.05
+LEAST_D_LOSS, MOST_D_LOSS = 0.05, 20.0
 
 
 class Look(NamedTuple):
@@ -69,11 +69,13 @@ def trouble(look: Look, state: GanState) -> str:
     """
     if look.diversity < LEAST_DIVERSE * state.most_diverse:
         return f"the pictures became alike (diversity {look.diversity:.3f}, it was {state.most_diverse:.3f})"
+    if state.d_loss > MOST_D_LOSS:
+        return f"the discriminator lost its way (its loss is {state.d_loss:.3g})"
     if state.best < 0:
         return ""
     if look.distance > MOST_WORSE * state.best:
         return f"the pictures became worse (fd_random {look.distance:.2f}, it was {state.best:.2f})"
-    if state.d_loss < LEAST_D_LOSS and look.distance > state.best:
+    if state.d_loss < LEAST_D_LOSS and look.distance >= state.best:
         return f"the discriminator won (its loss is {state.d_loss:.3f}) and the pictures no longer become better"
     return ""
 

@@ -88,7 +88,8 @@ class Shards:
         sizes = [part.numel() for part in (*parameters, *state)]
         *parts, told = mean.split([*sizes, len(numbers)])
         for parameter, part in zip(parameters, parts, strict=False):
-            parameter.grad = part.view_as(parameter).to(parameter.dtype)
+            # In the memory format of the weights, which fused optimisers take for granted.
+            parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
         for buffer, part in zip(state, parts[len(parameters) :], strict=True):
             buffer.copy_(part.view_as(buffer))
         return dict(zip(numbers, told.tolist(), strict=True))
