@@ -1,0 +1,199 @@
+"""Runs that go wrong, and how they are taken back: each kind of trouble, provoked by settings that a user may choose."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from artgen.errors import RunError
+from artgen.models.gans.spec import GanFacts
+from artgen.training.gan_recipe import GanRecipe
+from artgen.training.gan_run import MOST_RESCUES, fresh, train_gan
+from artgen.training.gan_state import GanState, load_gan
+from artgen.training.gan_watch import Look, trouble
+from artgen.training.journal import read_log
+from artgen.training.state import checkpoints
+from tests.unit.training import gan_ranks
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A bright square somewhere on a dark ground."""
+    dice, folder = np.random.default_rng(0), tmp_path_factory.mktemp("data")
+    for number in range(48):
+        pixels = np.full((28, 28), 20, np.uint8)
+        row, column = dice.integers(0, 18, 2)
+        pixels[row : row + 10, column : column + 10] = 220
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def healthy(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 250 steps that went well; tests go on with copies of it."""
+    run = tmp_path_factory.mktemp("healthy")
+    train_gan(data, str(run), recipe())
+    return run
+
+
+def recipe(rate: float = 2e-3, **changes: Any) -> GanRecipe:
+    values = {
+        "model": "mlp", "generator": {"widths": [16, 32]}, "discriminator": {"widths": [32, 16]}, "batch_images": 8,
+        "shards": 1, "latent": 8, "report_steps": 50, "look_images": 400, "metric_images": 48, "precision": "fp32",
+        "halflife_images": 100, "checkpoint_minutes": 1e6, "gamma": 1.0, "gamma_end": 1.0, "learning_rate": rate,
+        "learning_rate_end": rate, "images": 2000,
+    }  # fmt: skip
+    return GanRecipe(**{**values, **changes})
+
+
+def rescues(run: Path) -> list[dict[str, Any]]:
+    return [line for line in read_log(str(run)) if "rescued" in line]
+
+
+def position(run: Path) -> dict[str, Any]:
+    return json.loads((run / "checkpoints" / checkpoints(run)[-1] / "position.json").read_text())
+
+
+WILD = 0.1
+
+
+def test_pictures_that_become_worse_are_taken_back_until_they_do_not(
+    data: str, healthy: Path, tmp_path: Path
+) -> None:
+    run, told = tmp_path / "run", []
+    shutil.copytree(healthy, run)
+    good = position(run)
+    assert (good["good_step"], good["rescues"]) == (250, 0)
+    train_gan(data, str(run), recipe(rate=WILD, images=2400), report=told.append)
+    lines = rescues(run)
+    assert 1 <= len(lines) <= MOST_RESCUES
+    reasons = ("the pictures became worse", "the pictures became alike", "the discriminator lost its way")
+    assert all(line["rescued"].startswith(reasons) and line["step"] == 250 for line in lines)
+    numbers = [numbers for numbers in told if numbers.get("step") == 300 and "rate" in numbers]
+    assert [line["rate"] for line in numbers] == [WILD * 0.5**number for number in range(len(lines) + 1)]
+    assert [line["gamma"] for line in numbers] == [2.0**number for number in range(len(lines) + 1)]
+    assert [line["rescues"] for line in lines] == list(range(1, len(lines) + 1))
+    end = position(run)
+    assert (end["step"], end["good_step"], end["rescues"]) == (300, 300, len(lines))
+    assert [line for line in told if "rescued" in line] == [
+        {key: value for key, value in line.items() if key != "time"} for line in lines
+    ]
+
+    # Killed at every rescue and gone on with, it ends with the same bits.
+    killed, kills = tmp_path / "killed", 0
+    shutil.copytree(healthy, killed)
+    while True:
+        try:
+            train_gan(data, str(killed), recipe(rate=WILD, images=2400), report=kill)
+            break
+        except Killed:
+            kills += 1
+    assert kills == len(lines)
+    states = []
+    for folder in (run, killed):
+        state = start()
+        assert load_gan(state, str(folder))
+        states.append(state)
+    one, other = map(gan_ranks.weights_of, states)
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    assert states[0].rescues == states[1].rescues == kills
+
+
+class Killed(Exception):
+    pass
+
+
+def kill(numbers: Any) -> None:
+    if "rescued" in numbers:
+        raise Killed(numbers["rescued"])
+
+
+def start() -> GanState:
+    return fresh(recipe(), GanFacts("mlp", 28, 28, 1, 8, (), recipe().generator), torch.device("cpu"))
+
+
+R3 = {"model": "r3", "generator": gan_ranks.R3, "discriminator": gan_ranks.R3, "gamma": 0.0, "gamma_end": 0.0}
+
+
+def test_losses_that_are_not_finite_are_taken_back(data: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_gan(data, str(run), recipe(rate=30.0, images=240, **R3))
+    lines = rescues(run)
+    assert lines[0]["rescued"] == "20 steps in a row were not finite"
+    assert lines[0]["step"] == 0 < lines[0]["from_step"] < 30
+    assert position(run)["step"] == 30
+    assert all(tensor.isfinite().all() for tensor in load_file(run / "model.safetensors").values())
+
+
+def test_a_run_that_no_rescue_mends_ends_at_its_last_good_step(data: str, healthy: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(healthy, run)
+    before = (run / "model.safetensors").read_bytes()
+    hopeless = recipe(rate=1e6, images=2160)
+    for _ in range(2):  # the same command again: it says so again, and leaves all as it is
+        with pytest.raises(RunError, match=r"gone back 6 times already, and step 250 is its last good one: lower"):
+            train_gan(data, str(run), hopeless)
+        assert checkpoints(run)[-1] == "step-00000250"
+        assert (run / "model.safetensors").read_bytes() == before
+    assert position(run)["rescues"] == MOST_RESCUES == len(rescues(run))
+
+
+def test_what_counts_as_trouble() -> None:
+    def said(distance: float = 10.0, diversity: float = 0.9, **numbers: float) -> str:
+        state, _ = gan_ranks.start(gan_ranks.RECIPE)
+        for key, value in {"best": 8.0, "most_diverse": 1.0, "d_loss": 0.6, **numbers}.items():
+            setattr(state, key, value)
+        return trouble(Look(np.zeros((64, 28, 28, 1), np.uint8), distance, diversity), state)
+
+    assert said() == ""
+    assert said(diversity=0.2) == "the pictures became alike (diversity 0.200, it was 1.000)"
+    assert said(distance=24.1) == "the pictures became worse (fd_random 24.10, it was 8.00)"
+    assert said(d_loss=0.01).startswith("the discriminator won (its loss is 0.010)")
+    assert said(d_loss=0.01, distance=7.9) == "", "it has an easy game early on, while pictures get better"
+    assert said(d_loss=21.0, best=-1.0) == "the discriminator lost its way (its loss is 21)"
+    assert said(distance=400.0, best=-1.0, d_loss=0.0) == "", "there is nothing to compare the first look with"
+
+
+def test_pictures_that_become_alike_are_taken_back(data: str, tmp_path: Path) -> None:
+    """A generator with one inner number against a discriminator with thousands."""
+    settings = recipe(
+        rate=0.02,
+        game="bce",
+        generator={"widths": [1]},
+        discriminator={"widths": [64, 64]},
+        gamma=0.0,
+        gamma_end=0.0,
+    )
+    with pytest.raises(Killed, match="the pictures became alike"):
+        train_gan(data, str(tmp_path / "run"), settings, report=kill)
+
+
+@pytest.mark.slow
+def test_a_dead_game_is_seen_by_the_loss_of_the_discriminator(data: str, tmp_path: Path) -> None:
+    """Its weights are so large at this rate that no generator gets through: pictures stay as they are."""
+
+    def stop(numbers: Any) -> None:
+        if "won" in numbers.get("rescued", ""):
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_gan(data, str(tmp_path / "run"), recipe(rate=30.0, images=3600, **R3), report=stop)
+
+
+def test_the_state_is_in_the_checkpoint(data: str, healthy: Path) -> None:
+    state = start()
+    assert load_gan(state, str(healthy))
+    fields = {
+        key: getattr(state, key) for key in GanState.__slots__ if isinstance(getattr(state, key), int | float)
+    }
+    assert fields == position(healthy)
+    assert 0 < fields["d_loss"] != 1.0
+    assert fields["best"] > 0 < fields["most_diverse"]
