@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from artgen.errors import StorageError, UsageError
+from artgen.errors import ArtgenError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -180,6 +181,19 @@ def names(folder: str, options: Options | None = None) -> list[str]:
         raise StorageError(f"cannot list {shown(folder)!r}: {explain(error)}") from error
     # Object stores list a marker of the folder itself as a member of it.
     return sorted({item.rpartition("/")[2] for item in found if item != path.rstrip("/")})
+
+
+@contextmanager
+def reading(uri: str) -> Iterator[None]:
+    """Any error of the operating system or the store as StorageError: nothing that is read within is an image."""
+    try:
+        yield
+    except ArtgenError:
+        raise
+    except Exception as error:
+        raise StorageError(
+            f"cannot read {shown(uri)!r}: {explain(error)}; the same command resumes the run"
+        ) from error
 
 
 def read_or_none(uri: str, options: Options | None = None) -> bytes | None:

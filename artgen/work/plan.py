@@ -114,10 +114,12 @@ class PlanReader:
 
         if ref.file == PLAN:
             return Unit(ref.id, self._seed_entries(ref))
-        if self._name != ref.file or self._file is None:
-            fs, path = uri.filesystem(uri.join(self._folder, ref.file), self._options)
-            self._name, self._file = ref.file, pq.ParquetFile(fs.open(path, "rb"))
-        rows = self._file.read_row_group(ref.group).to_pylist()
+        place = uri.join(self._folder, ref.file)
+        with uri.reading(place):  # as a bare error it would be laid to an image of the unit
+            if self._name != ref.file or self._file is None:
+                fs, path = uri.filesystem(place, self._options)
+                self._name, self._file = ref.file, pq.ParquetFile(fs.open(path, "rb"))
+            rows = self._file.read_row_group(ref.group).to_pylist()
         return Unit(ref.id, tuple(_entry(row) for row in rows[ref.start : ref.stop]))
 
     def _seed_entries(self, ref: UnitRef) -> tuple[Entry, ...]:

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from artgen.errors import StorageError
 from artgen.records import Source
 from artgen.storage import atomic, lease
 from artgen.storage import uri as uris
 from artgen.storage.archive import Reader
+from artgen.work import plan as plans
 from artgen.work.unit import Publish
 from tests import pictures
 from tests.proxy import FAULTS, FaultyProxy
@@ -87,10 +89,24 @@ def test_a_store_that_only_throttles_ends_the_run_in_bounded_time(s3_server: S3S
             source = Source("a.png", f"{s3_bucket}/in/a.png", "file", 0, 7)
             assert reader.read(source) == b"picture"
             proxy.share = 1.0
-            with pytest.raises(Exception, match="the same command resumes"):
+            with pytest.raises(StorageError, match="the same command resumes"):
                 reader.read(source)
     assert time.monotonic() - began < 60
     assert sum(proxy.counts.values()) >= uris.ATTEMPTS
+
+
+def test_a_plan_that_cannot_be_read_is_no_fault_of_an_image(s3_server: S3Server, s3_bucket: str) -> None:
+    """An actor lays any other error to the images of the unit, and would record them as failed in the end."""
+    put_all(s3_server, f"{s3_bucket}/in", CONTENTS)
+    options = s3_server.options
+    flags = (*FLAGS, "--storage-options", json.dumps(options))
+    assert artgen_here("restore", f"{s3_bucket}/in", f"{s3_bucket}/out", *flags).returncode == 0
+    plan = plans.current(f"{s3_bucket}/out", options)
+    assert plan is not None
+    reader, refs = plans.PlanReader(plan.folder, options), list(plan.refs())
+    uris.remove(f"{plan.folder}/units-00000.parquet", options)
+    with pytest.raises(StorageError, match="the same command resumes"):
+        reader.load(refs[0])
 
 
 def test_large_objects_go_up_in_parts_and_come_back_by_ranges(
