@@ -46,6 +46,7 @@ class TrainConfig:
 class RestorerRecipe:
     """Settings that decide the weights. Images are counted over all workers, so their number does not matter.
 
+    start: weights to begin from, as of --model (a name, a path, a URL): fine-tuning. The model must be the same.
     patch_px: side of the square crops, a multiple of the model's `multiple`.
     batch_images: crops in a step, over all workers together.
     micro_images: most crops that pass through the network at once (0: all that a worker has of a batch).
@@ -62,6 +63,7 @@ class RestorerRecipe:
 
     model: str = "default"
     params: dict[str, Any] = field(default_factory=dict)
+    start: str = ""
     patch_px: int = 96
     batch_images: int = 16
     micro_images: int = 0

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from artgen.errors import RunError
+from artgen.errors import RunError, UsageError
 from artgen.models import registry
 from artgen.models.spec import Facts, Restorer
+from artgen.models.weights import load
 from artgen.storage import atomic, uri
 from artgen.training.data import Crops
 from artgen.training.journal import Journal
@@ -109,9 +110,25 @@ def fresh(recipe: RestorerRecipe, device: torch.device) -> tuple[TrainState, Fac
     torch.manual_seed(recipe.seed)
     network, facts = registry.build(recipe.model, recipe.params)
     facts = dataclasses.replace(facts, damage=tuple(recipe.damage), licence=recipe.licence)
+    if recipe.start:
+        _begin_from(network, facts, recipe.start)
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     mean = copy.deepcopy(network).requires_grad_(False)
     return TrainState(network, mean, make_optimizer(network, recipe)), facts
+
+
+def _begin_from(network: nn.Module, facts: Facts, start: str) -> None:
+    given = load(start)
+    if given.facts.architecture != facts.architecture:
+        raise UsageError(
+            f"start {start!r} is a {given.facts.architecture!r}, not a {facts.architecture!r}: set model to it"
+        )
+    try:
+        network.load_state_dict(given.module.state_dict())
+    except RuntimeError as error:
+        raise UsageError(
+            f"start {start!r} has other sizes than the recipe's model; set its params: {error}"
+        ) from error
 
 
 def make_optimizer(network: nn.Module, recipe: RestorerRecipe) -> torch.optim.Optimizer:

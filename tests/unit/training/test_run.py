@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -82,7 +83,9 @@ def test_a_run_leaves_a_model_a_log_and_a_panel(data, tmp_path):
 
 def test_learning_lowers_the_loss(data, tmp_path):
     losses = []
-    settings = recipe(steps=90, report_steps=30, batch_images=12, learning_rate=3e-3, holdout=0, damage={"noise": 1.0})
+    settings = recipe(
+        steps=90, report_steps=30, batch_images=12, learning_rate=3e-3, holdout=0, damage={"noise": 1.0}
+    )
     train_restorer(data, str(tmp_path / "run"), settings, report=lambda n: losses.append(n["loss"]))
     assert losses[-1] < 0.8 * losses[0]
 
@@ -191,6 +194,20 @@ def test_a_run_that_goes_astray_again_and_again_ends_with_what_to_do(data, tmp_p
     settings = recipe(steps=1000, report_steps=1000, learning_rate=1e4, loss="l2", warmup_steps=1)
     with pytest.raises(RunError, match=r"for the 6\. time.*lower learning_rate \(10000\)"):
         train_restorer(data, str(tmp_path / "run"), settings)
+
+
+def test_a_run_may_begin_from_given_weights(data, tmp_path):
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    train_restorer(data, first, recipe(steps=3))
+    still = recipe(steps=1, learning_rate=1e-12, start=f"{first}/model.safetensors")
+    train_restorer(data, second, still)
+    begun = load_file(f"{first}/model.safetensors")
+    for name, weight in load_file(f"{second}/model.safetensors").items():
+        torch.testing.assert_close(weight, begun[name], rtol=0, atol=1e-6)
+    with pytest.raises(UsageError, match="has other sizes than the recipe's model"):
+        train_restorer(data, str(tmp_path / "third"), dataclasses.replace(still, params={**TINY, "blocks": 2}))
+    with pytest.raises(UsageError, match="is a 'default', not a 'dncnn'"):
+        train_restorer(data, str(tmp_path / "third"), dataclasses.replace(still, model="dncnn", params={}))
 
 
 def test_the_clock_may_end_a_run(data, tmp_path):
