@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artgen.console import Console
 from artgen.errors import ImageError, RunError, UsageError
@@ -12,6 +12,10 @@ from artgen.records import Entry
 from artgen.storage import archive, atomic, uri
 from artgen.work.listing import Listing
 
+if TYPE_CHECKING:
+    from artgen.codecs.picture import Picture
+
+DECODE_TIMEOUT_S = 600.0
 # Operators in the order in which damage befalls a picture; the last is how it was saved. Value: the strength of a
 # switch that takes none on the command line.
 ORDER = ("fade", "blur", "noise", "salt_pepper", "missing", "holes", "scratches", "mixture", "jpeg")
@@ -58,30 +62,34 @@ def _strengths(args: dict[str, Any]) -> dict[str, float]:
 
 
 def _damaged(listed: Listing, output: str, strengths: dict[str, float], seed: int) -> Iterator[dict[str, Any]]:
+    from artgen.codecs.guard import Guard
+    from artgen.codecs.picture import MAX_PIXELS
+
     reader = archive.Reader()
-    for entry in listed.entries(".png"):
-        record = {"key": entry.source.key, "name": entry.name, "seed": seed, "damage": strengths}
-        try:
-            masked = _damage_one(entry, reader, output, strengths, seed)
-        except ImageError as error:
-            yield record | {"error": f"{type(error).__name__}: {error}"}
-        else:
-            yield record | {"masked": masked}
+    with Guard(MAX_PIXELS, DECODE_TIMEOUT_S) as guard:
+        for entry in listed.entries(".png"):
+            record = {"key": entry.source.key, "name": entry.name, "seed": seed, "damage": strengths}
+            try:
+                picture = guard.decode(reader.read(entry.source))
+            except ImageError as error:
+                yield record | {"error": f"{type(error).__name__}: {error}"}
+                continue
+            notes = [*picture.notes, *(["16 bits rounded to 8"] if picture.bits == 16 else [])]
+            masked = _damage_one(entry, picture, output, strengths, seed)
+            yield record | {"masked": masked, "notes": "; ".join(notes)}
 
 
-def _damage_one(entry: Entry, reader: archive.Reader, output: str, strengths: dict[str, float], seed: int) -> float:
-    """The share of the picture that is lost."""
+def _damage_one(entry: Entry, picture: Picture, output: str, strengths: dict[str, float], seed: int) -> float:
+    """Writes the damaged picture and its mask; the share of it that is lost."""
     import numpy as np
     import torch
 
-    from artgen.codecs.decode import decode
     from artgen.codecs.encode import encode
     from artgen.codecs.metadata import Metadata
     from artgen.training.data import stable_seed
     from artgen.training.degrade import round_to_file
     from artgen.training.dice import Dice
 
-    picture = decode(reader.read(entry.source))
     full = 255.0 if picture.bits == 8 else 65535.0
     x_BCHW = torch.from_numpy(picture.pixels.astype(np.float32)).permute(2, 0, 1)[None] / full
     lost_B1HW = torch.zeros_like(x_BCHW[:, :1])
