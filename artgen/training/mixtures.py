@@ -113,12 +113,12 @@ def _operator(name: str) -> Operator:
 
 
 def _off_grid(jpeg: Operator) -> Operator:
-    """Half of the crops do not start on the grid of 8x8 blocks, like pictures that were cropped later."""
+    """Some crops do not start on the grid of 8x8 blocks, like pictures that were cropped after they were saved."""
 
     def shifted(x_BCHW: Tensor, quality: Strength, dice: Dice) -> Damaged:
         height, width = x_BCHW.shape[-2:]
         room_y, room_x = min(7, height - 1), min(7, width - 1)  # what can be mirrored
-        stays = dice.between(0, 1) < 0.5
+        stays = dice.between(0, 1) < 0.85
         tops = torch.where(stays, 0, dice.integers(0, room_y)).tolist()
         lefts = torch.where(stays, 0, dice.integers(0, room_x)).tolist()
         padded = F.pad(x_BCHW, (room_x, room_x, room_y, room_y), mode="reflect")

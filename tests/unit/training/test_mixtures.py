@@ -69,4 +69,4 @@ def test_jpeg_off_the_grid_moves_the_blocks_and_not_the_picture():
     assert (image - ramp).abs().mean() < 0.05
     edges = (image[:, 0, 32, 1:] - image[:, 0, 32, :-1]).abs()
     worst = edges.argmax(dim=1) % 8
-    assert 0.3 < (worst == 7).float().mean() < 0.8  # half begin on the grid, and an eighth of the rest
+    assert 0.65 < (worst == 7).float().mean() < 0.9  # most begin on the grid, and an eighth of the rest
