@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests import pictures
-from tests.runs import environment, rows
+from tests.generators import write_run
+from tests.runs import artgen_here, environment, rows
 from tests.s3 import S3Server, s3_server  # noqa: F401
 
 pytestmark = pytest.mark.slow
@@ -43,6 +44,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     pictures.write_folder(folder / "masks", masks)
     pictures.write_tar(folder / "scans.tar", contents)
+    write_run(folder / "gan-run")
+    assert artgen_here("restore", folder / "scans", folder / "restored", "--model", "identity").returncode == 0
     return folder
 
 
@@ -58,12 +61,15 @@ def test_shell_line(line: str, place: Path, request: pytest.FixtureRequest, tmp_
             fs, path = uri.filesystem(f"{bucket}/scans/{name}", server.options)
             fs.pipe_file(path, data)
         words = [word.replace("s3://bucket", bucket) for word in words]
-    out = next((n for n, word in enumerate(words) if word.rstrip("/") in ("restored", "repaired", "damaged")), None)
-    if out is not None:
+    outputs = ("restored", "repaired", "damaged", "samples")
+    out = next((n for n, word in enumerate(words) if word.rstrip("/") in outputs), None)
+    if out is not None and words[1] != "status":
         words[out] = str(tmp_path / "out")
     if words[1] == "train":  # a few small steps of it
-        words += ["--set", "steps=2", "--set", "patch_px=32", "--set", "batch_images=2", "--set", "holdout=0"]
-        words[words.index("run/")] = str(tmp_path / "run")
+        few = {"restorer": ("steps=2", "patch_px=32", "batch_images=2", "holdout=0")}
+        few["gan"] = ("images=4", "batch_images=2", "shards=1", "metric_images=2", "height=28", "width=28")
+        words += [word for change in few[words[2]] for word in ("--set", change)]
+        words[4] = str(tmp_path / "run")
     result = subprocess.run(
         [sys.executable, "-m", *words], cwd=place, env=env, capture_output=True, text=True, timeout=300, check=False
     )
@@ -84,7 +90,7 @@ def test_python_block(place: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    assert len(rows(place / "restored")) == 3
+    assert len(rows(place / "from-python")) == 3
 
 
 def test_make_demo_says_where_the_report_is() -> None:
