@@ -53,7 +53,7 @@ class RestorerRecipe:
     memory_megapixels: decoded pictures that each worker keeps, in millions of pixels of 3 bytes; of larger DATA the
     rest is decoded again in every epoch. These two do not change the weights.
     steps: length of the run and of its schedule; `minutes` > 0 ends it (and the schedule) earlier, by the clock.
-    optimizer: adamw, or muon for the convolutions (training/muon.py), which learns in a third of the steps.
+    optimizer: adamw, or muon for the convolutions (training/muon.py).
     halflife_images: half-life of the running mean of the weights, at most 5 % of the images seen.
     grey_share: share of the crops trained as grey pictures (one channel of damage, three equal channels in).
     turns: turn and mirror the crops at random.

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from artgen.models.restorers.unet import RestoreUNet, doubled, fill_missing
+from artgen.models.restorers.unet import RestoreUNet, doubled, fill_missing, impulses
 
 
 def net() -> RestoreUNet:
@@ -53,3 +54,31 @@ def test_doubling_is_bilinear_interpolation() -> None:
     wanted = torch.nn.functional.interpolate(x_BCHW, scale_factor=2.0, mode="bilinear")
     torch.testing.assert_close(doubled(x_BCHW), wanted, rtol=0, atol=1e-6)
     assert torch.equal(doubled(x_BCHW[:, :, :1, :1]), x_BCHW[:, :, :1, :1].expand(-1, -1, 2, 2))
+
+
+def test_impulses_are_told_from_white_skies():
+    dice = torch.Generator().manual_seed(0)
+    grey = torch.full((1, 3, 64, 64), 0.5)
+    hit = torch.rand(1, 1, 64, 64, generator=dice) < 0.7
+    salted = torch.where(hit, (torch.rand(1, 1, 64, 64, generator=dice) < 0.5).float(), grey)
+    no_mask = torch.zeros(1, 1, 64, 64)
+    found = impulses(salted, no_mask)
+    assert found[(~hit).expand_as(found)].sum() == 0
+    assert found[hit.expand_as(found)].mean() > 0.99
+    sky = grey.clone()
+    sky[:, :, :, 20:] = 1
+    assert impulses(sky, no_mask)[..., 23:].sum() == 0
+    assert impulses(sky, torch.ones_like(no_mask)).sum() == 0
+
+
+def test_what_looks_like_an_impulse_all_over_stays_what_it_is():
+    white = torch.ones(1, 3, 64, 64)
+    assert (fill_missing(white, torch.full_like(white, 0.999)) - 1).abs().max() < 5e-3
+
+
+def test_wide_holes_are_filled_from_their_edges_and_grey_beyond():
+    x, mask = torch.full((1, 3, 256, 256), 0.8), torch.zeros(1, 3, 256, 256)
+    mask[..., 20:236, 20:236] = 1
+    filled = fill_missing(x * (1 - mask), mask)
+    assert (filled[..., 64:72, 64:72] - 0.8).abs().max() < 0.01
+    assert filled[..., 128, 128] == pytest.approx(torch.tensor([[0.5, 0.5, 0.5]]))
