@@ -19,7 +19,7 @@ from artgen.errors import RunError, UsageError
 from artgen.storage import uri
 
 Interrupt = Literal["ask", "detach", "stop"]
-_PLACES = ("input", "output", "masks", "model")
+_PLACES = ("input", "output", "masks", "model", "data")
 _HERE_ONLY = ("address", "engine", "storage_options")
 _ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 _POLL_S = 2.0
