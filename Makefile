@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 UNIT_ARGS := -q -m "not slow and not ray and not browser"
 
-.PHONY: setup demo test unit lint bench clean
+.PHONY: setup demo test long unit lint bench clean
 
 setup: .venv/.done
 
@@ -17,6 +17,9 @@ demo: setup
 
 test: setup
 	$(PYTHON) -m pytest
+
+long: setup
+	$(PYTHON) -m pytest -m long
 
 unit: setup
 	$(PYTHON) -m pytest $(UNIT_ARGS) tests/unit

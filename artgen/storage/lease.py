@@ -58,6 +58,10 @@ def _acquire(
         if number == 0 or (data is not None and _is_free(data, unchanged_s)):
             place = uris.join(folder, f"{name}-{number + 1:06d}")
             if _create(place, facts, options):
+                if _latest(folder, name, options)[0] > number + 1:
+                    # Others came and went since we looked, and took our number away behind them: it was free to be made again.
+                    uris.remove(place, options)
+                    continue
                 for earlier in range(max(1, number - 1), number + 1):
                     uris.remove(uris.join(folder, f"{name}-{earlier:06d}"), options)
                 return place

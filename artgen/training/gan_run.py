@@ -152,9 +152,10 @@ def facts_of(pictures: RealPictures, recipe: GanRecipe) -> GanFacts:
 def fresh(recipe: GanRecipe, facts: GanFacts, device: torch.device) -> GanState:
     """The state before the first step, a function of recipe and facts alone."""
     torch.manual_seed(recipe.seed)
-    # Channels-last: 1.3 to 1.5 times as fast in bf16 on CPUs.
+    # Channels-last is 1.3 to 1.5 times as fast in bf16 on CPUs too, but its bits follow the number of threads there.
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     generator, discriminator = (
-        network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        network.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         for network in (build_generator(facts), build_discriminator(facts, recipe.discriminator))
     )
     mean = copy.deepcopy(generator).eval().requires_grad_(False)

@@ -78,6 +78,7 @@ def test_pictures_of_many_kinds_train_a_generator_and_bad_ones_are_listed(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_random_it_ends_with_the_bits_of_an_undisturbed_run(tmp_path: Path, toy: Path) -> None:
     source = pictures.write_folder(tmp_path / "in", pictures.files(9))
     flags = ["--recipe", str(toy), "--set", "images=160", "--device", "cpu"]

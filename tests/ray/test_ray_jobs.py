@@ -83,7 +83,9 @@ def arguments(script: str, folder: Path) -> list[str]:
     }.get(script, ["--help"])
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script", [pytest.param(name, marks=pytest.mark.long) if name == "train_restorer" else name for name in SCRIPTS]
+)
 def test_every_script_is_submitted_with_the_working_folder(head: Head, tmp_path: Path, script: str) -> None:
     command = [
         *(

@@ -54,6 +54,7 @@ def toy(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)  # Ray takes a quarter of a minute to start a group of workers, on a busy machine several
 def test_worker_and_driver_killed_and_every_bit_that_of_one_process(tmp_path: Path, toy: Path) -> None:
     source = pictures.write_tar(tmp_path / "in.tar", pictures.files(9))

@@ -144,6 +144,7 @@ def _rank(rank: int, world: int, folder: str) -> None:
     mine.step += rank  # as if the second had found another checkpoint
     with pytest.raises(RunError, match="RUN must lie where every node sees it"):
         check_agreement(mine.step, torch.device("cpu"), ThisRank(rank, world, dist.all_reduce))
+    dist.barrier()  # a rank that leaves while the other still talks to it takes it down
     dist.destroy_process_group()
 
 
