@@ -28,7 +28,7 @@ from pathlib import Path
 from measure import TICKS, Used, photographs, run, table
 
 MIXED = ((768, 512), (512, 768), (1536, 1024), (256, 256), (1024, 1024), (640, 400), (300, 500))
-PEERS = {"plain PyTorch, threads": "torch-threads", "Ray Data as documented": "ray-data", "Daft": "daft"}
+PEERS = {"plain PyTorch threads": "torch-threads", "Ray Data as documented": "ray-data", "Daft": "daft"}
 PARTS = {"model only": "model-only", "decode only": "decode-only", "encode only": "encode-only"}
 
 

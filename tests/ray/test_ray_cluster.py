@@ -90,6 +90,7 @@ def test_a_job_uses_the_cluster_it_runs_in(cluster: Cluster, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_from_outside_over_ray_client(cluster: Cluster, tmp_path: Path) -> None:
     broken = {"broken.png": b"\x89PNG\r\n\x1a\nno more"}
     source = pictures.write_folder(tmp_path / "in", {**pictures.files(5), **broken})
