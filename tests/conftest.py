@@ -30,3 +30,11 @@ def _no_remembered_stores() -> Iterator[None]:
 def _ctrl_c_works() -> None:
     """A shell that runs the suite in the background lets it ignore SIGINT, and every process that a test starts with it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def toy(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A recipe file with the TOML that the test's module has as TOY."""
+    path = tmp_path / "toy.toml"
+    path.write_text(request.module.TOY)
+    return path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from artgen.commands.places import told
 from artgen.config import RunConfig
 from artgen.console import Console
-from artgen.errors import RunError, UsageError
+from artgen.errors import RunError
 from artgen.records import Outcome
 from artgen.storage import uri
 from artgen.storage.ledger import Ledger
@@ -111,16 +111,3 @@ def _gpus() -> int:
     if visible is not None:
         return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
     return len(glob.glob("/dev/nvidia[0-9]*"))
-
-
-def pick_device(wanted: str) -> str:
-    import torch
-
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if available[name])
-    if not available[wanted]:
-        raise UsageError(
-            f"device {wanted!r} is not available here: use one of {[name for name in available if available[name]]}"
-        )
-    return wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from artgen.commands.carry import carry, open_engine, pick_device
+from artgen.commands.carry import carry, open_engine
 from artgen.commands.places import check_output, clear_output, place
 from artgen.config import GenerateConfig
 from artgen.console import Console
@@ -74,6 +74,7 @@ def unit_images(images: int) -> int:
 def make_job(config: GenerateConfig) -> tuple[Painter, GenerateJob]:
     """Loads the generator and resolves device, precision and classes. Raises UsageError for what cannot be."""
     from artgen.models.gans.weights import load_painter
+    from artgen.training.rank import pick_device
     from artgen.work.generation import GenerateJob
 
     painter = load_painter(config.model)

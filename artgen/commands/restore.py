@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from artgen.commands.carry import carry, open_engine, pick_device
+from artgen.commands.carry import carry, open_engine
 from artgen.commands.places import check_output, check_places, clear_output, place
 from artgen.config import RestoreConfig
 from artgen.console import Console
@@ -92,6 +92,7 @@ def make_job(config: RestoreConfig) -> tuple[Restorer, RestoreJob]:
 
     from artgen.inference.restore import RestoreOptions, check
     from artgen.models.weights import load
+    from artgen.training.rank import pick_device
     from artgen.work.restoration import RestoreJob
 
     device = pick_device(config.device)

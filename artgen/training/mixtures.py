@@ -40,9 +40,9 @@ def damage_at_random(x_BCHW: Tensor, weights: Mapping[str, float], seeds: Sequen
     x: float in [0, 1], 1 or 3 channels, on any device. The crops of a batch that come to the same operator pass it together.
     Raises UsageError for a kind that does not exist.
     """
-    unknown = sorted(set(weights) - set(_KINDS))
-    if unknown:
-        raise UsageError(f"no training damage is called {unknown[0]!r}; choose from {', '.join(sorted(_KINDS))}")
+    known = {*_KINDS, "mixture", "clean"}
+    if unknown := sorted(set(weights) - known):
+        raise UsageError(f"no training damage is called {unknown[0]!r}; choose from {', '.join(sorted(known))}")
     plans = [plan(weights, seed, x_BCHW.shape[1]) for seed in seeds]
     image, mask = x_BCHW.clone(), torch.zeros_like(x_BCHW[:, :1])
     for layer in range(max(map(len, plans), default=0)):
@@ -65,10 +65,12 @@ def plan(weights: Mapping[str, float], seed: int, channels: int) -> list[Step]:
     chance = random.Random(seed)
     kinds = [kind for kind, weight in weights.items() if weight > 0]
     kind = chance.choices(kinds, [weights[kind] for kind in kinds])[0]
+    if kind == "clean":
+        return []
     if kind != "mixture":
-        return [_KINDS[kind](chance, channels, 1.0)] if kind != "clean" else []
+        return [_KINDS[kind](chance, channels, 1.0)]
     # Two or three kinds in random order, each at up to half its strength.
-    mixed = chance.sample(["noise", "salt-pepper", "missing", "holes", "jpeg"], chance.randint(2, 3))
+    mixed = chance.sample(list(_KINDS), chance.randint(2, 3))
     return [_KINDS[name](chance, channels, chance.uniform(0.1, 0.5)) for name in mixed]
 
 
@@ -103,8 +105,6 @@ _KINDS: dict[str, Callable[[random.Random, int, float], Step]] = {
     "missing": _missing,
     "holes": _holes,
     "jpeg": _jpeg,
-    "mixture": _noise,  # plan() takes it apart
-    "clean": _noise,  # plan() leaves it alone
 }
 
 

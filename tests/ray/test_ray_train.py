@@ -38,13 +38,6 @@ precision = "fp32"
 """
 
 
-@pytest.fixture
-def toy(tmp_path: Path) -> Path:
-    path = tmp_path / "toy.toml"
-    path.write_text(TOY)
-    return path
-
-
 def descendants(pid: int) -> dict[int, str]:
     """Command lines of all processes below one."""
     parents, names = {}, {}

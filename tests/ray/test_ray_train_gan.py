@@ -47,13 +47,6 @@ precision = "fp32"
 """
 
 
-@pytest.fixture
-def toy(tmp_path: Path) -> Path:
-    path = tmp_path / "toy.toml"
-    path.write_text(TOY)
-    return path
-
-
 @pytest.mark.long
 @pytest.mark.timeout(900)  # Ray takes a quarter of a minute to start a group of workers, on a busy machine several
 def test_worker_and_driver_killed_and_every_bit_that_of_one_process(tmp_path: Path, toy: Path) -> None:
