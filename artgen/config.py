@@ -19,34 +19,21 @@ LONGEST_S = 10**7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreConfig:
-    """Everything that `artgen restore` can be told. Names are the flags', with underscores.
+class RunConfig:
+    """What the commands that fill an OUTPUT through a plan have in common. Names are the flags', with underscores.
 
-    tile, overlap: pixels of the input (0, None: by device, the model's own). batch: tiles per forward (0: by device).
-    unit_images: images per unit (0: grows with the archive). image_timeout: seconds, 0 for none.
-    strength: 0 returns the input, 1 the model's picture. workers: threads of the local engine or actors on Ray.
+    unit_images: images per unit (0: grows with the archive). workers: threads of the local engine or actors on Ray.
+    doing, done: in words, of the pictures. reads: places that every worker must see.
     """
 
-    input: str
+    doing: ClassVar[str]
+    done: ClassVar[str]
+
     output: str
-    model: str = "default"
     to: tuple[Sink, ...] = ("png",)
-    masks: str | None = None
-    mask_from_alpha: bool = False
-    keep_unmasked: bool = False
-    tile: int = 0
-    overlap: int | None = None
-    batch: int = 0
     unit_images: int = 0
-    on_error: Literal["record", "stop"] = "record"
-    retry_failed: bool = False
     overwrite: bool = False
-    max_pixels: int = 178_956_970
-    image_timeout: float = 600.0
-    format: Literal["png", "jpeg", "webp", "source"] = "png"
     quality: int = 90
-    strength: float = 1.0
-    ensemble: bool = False
     engine: Literal["auto", "local", "ray"] = "auto"
     address: str | None = None
     workers: str = "auto"
@@ -54,6 +41,45 @@ class RestoreConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     seed: int = 0
     storage_options: dict[str, Any] | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ()
+
+    def __post_init__(self) -> None:
+        _at_least("unit_images", self.unit_images, 0)
+        if not 1 <= self.quality <= 100:
+            raise UsageError(f"quality {self.quality} is out of range: use 1 to 100")
+        if not self.to:
+            raise UsageError("no output is named: use --to png, parquet or webdataset (repeatable)")
+        if self.engine == "local" and self.address is not None:
+            raise UsageError(f"--engine local takes no cluster address ({self.address!r}): drop one of the two")
+        worker_range(self.workers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreConfig(RunConfig):
+    """Everything that `artgen restore` can be told.
+
+    tile, overlap: pixels of the input (0, None: by device, the model's own). batch: tiles per forward (0: by device).
+    image_timeout: seconds, 0 for none. strength: 0 returns the input, 1 the model's picture.
+    """
+
+    input: str
+    model: str = "default"
+    masks: str | None = None
+    mask_from_alpha: bool = False
+    keep_unmasked: bool = False
+    tile: int = 0
+    overlap: int | None = None
+    batch: int = 0
+    on_error: Literal["record", "stop"] = "record"
+    retry_failed: bool = False
+    max_pixels: int = 178_956_970
+    image_timeout: float = 600.0
+    format: Literal["png", "jpeg", "webp", "source"] = "png"
+    strength: float = 1.0
+    ensemble: bool = False
 
     doing: ClassVar[str] = "restoring"
     done: ClassVar[str] = "restored"
@@ -74,14 +100,12 @@ class RestoreConfig:
                     f"overlap {self.overlap} is more than half of tile {self.tile}: raise --tile or lower --overlap"
                 )
         _at_least("batch", self.batch, 0)
-        _at_least("unit_images", self.unit_images, 0)
         _at_least("max_pixels", self.max_pixels, 1)
         if self.max_pixels > MOST_PIXELS:
             raise UsageError(f"max_pixels {self.max_pixels:g} is out of range: use at most {MOST_PIXELS:g}")
         _at_least("image_timeout", self.image_timeout, 0)
         if self.image_timeout > LONGEST_S:
             raise UsageError(f"image_timeout {self.image_timeout:g} is out of range: use 0 for no limit")
-        _check_quality(self.quality)
         if not 0.0 <= self.strength <= 1.0:
             raise UsageError(f"strength {self.strength} is out of range: use 0 (input) to 1 (the model's picture)")
         if self.masks is not None and self.mask_from_alpha:
@@ -90,12 +114,12 @@ class RestoreConfig:
             raise UsageError("--keep-unmasked needs masks: add --masks URI or --mask-from-alpha")
         if self.keep_unmasked and self.format in ("jpeg", "webp"):
             raise UsageError(f"--keep-unmasked with --format {self.format}: only png keeps pixels bit for bit")
-        _check_run(self)
+        RunConfig.__post_init__(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateConfig:
-    """Everything that `artgen generate` can be told. Names are the flags', with underscores.
+class GenerateConfig(RunConfig):
+    """Everything that `artgen generate` can be told.
 
     seeds: `0-9999,20000`; None: 0-63, or none where only an interpolation is asked for. classes: names or numbers; the
     class of a seed is classes[seed modulo their number] (none given: all of the model's). truncation: 0 (the mean
@@ -105,33 +129,17 @@ class GenerateConfig:
     """
 
     model: str
-    output: str
     seeds: str | None = None
     classes: tuple[str, ...] = ()
     truncation: float = 1.0
-    to: tuple[Sink, ...] = ("png",)
     format: Literal["png", "jpeg", "webp"] = "png"
-    quality: int = 90
     grid: int = 0
     interpolate: str | None = None
     frames: int = 60
     data: str | None = None
-    unit_images: int = 0
-    overwrite: bool = False
-    engine: Literal["auto", "local", "ray"] = "auto"
-    address: str | None = None
-    workers: str = "auto"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    seed: int = 0
-    storage_options: dict[str, Any] | None = None
 
     doing: ClassVar[str] = "generating"
     done: ClassVar[str] = "generated"
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return ()
 
     @property
     def on_error(self) -> Literal["record", "stop"]:
@@ -150,27 +158,7 @@ class GenerateConfig:
             raise UsageError(f"grid {self.grid} is out of range: use 1 to {MOST_GRID} pictures")
         if not 2 <= self.frames <= MOST_FRAMES:
             raise UsageError(f"frames {self.frames} is out of range: use 2 to {MOST_FRAMES}")
-        _at_least("unit_images", self.unit_images, 0)
-        _check_quality(self.quality)
-        _check_run(self)
-
-
-# The commands that fill an OUTPUT through a plan. doing, done: in words, of the pictures. reads: places that every worker
-# must see.
-RunConfig = RestoreConfig | GenerateConfig
-
-
-def _check_quality(quality: int) -> None:
-    if not 1 <= quality <= 100:
-        raise UsageError(f"quality {quality} is out of range: use 1 to 100")
-
-
-def _check_run(config: RunConfig) -> None:
-    if not config.to:
-        raise UsageError("no output is named: use --to png, parquet or webdataset (repeatable)")
-    if config.engine == "local" and config.address is not None:
-        raise UsageError(f"--engine local takes no cluster address ({config.address!r}): drop one of the two")
-    worker_range(config.workers)
+        RunConfig.__post_init__(self)
 
 
 def _at_least(name: str, value: float, least: float) -> None:

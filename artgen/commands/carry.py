@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from artgen.commands.places import told
-from artgen.config import RunConfig
+from artgen.config import GenerateConfig, RestoreConfig, RunConfig
 from artgen.console import Console
 from artgen.errors import RunError
 from artgen.records import Outcome
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def carry(
-    engine: Any, plan: Plan, model: Any, job: Job, config: RunConfig, console: Console
+    engine: Any, plan: Plan, model: Any, job: Job, config: RestoreConfig | GenerateConfig, console: Console
 ) -> int:  # fmt: skip
     """Runs what the ledger does not hold, then writes run.json and the report. `model`: a Restorer or Painter."""
     from artgen.work.unit import Publish

@@ -87,7 +87,7 @@ def render(
     nearest = Histogram()
     if len(samples) > 1:
         nearest.add(apart.min(axis=1))
-    return page.environment().from_string(page.resource("generated.html")).render(
+    return page.environment().get_template("generated.html").render(
         style=page.resource("report.css"), headline=headline(summary), figures=figures, summary=summary,
         samples=samples, problems=problems, neighbours=neighbours, looked_at=looked_at, most=MOST_TRAINING,
         compared_px=COMPARED_PX, chart=chart({"nearest": nearest}), settings=page.settings_lists(summary, run),

@@ -64,7 +64,7 @@ def render(summary: Summary, cards: list[tuple[Group, list[Card]]], run: dict[st
     """The page as text. Everything that comes from a run is escaped by the template."""
     return (
         environment()
-        .from_string(resource("report.html"))
+        .get_template("report.html")
         .render(
             style=resource("report.css"),
             script=resource("report.js"),
@@ -90,7 +90,11 @@ def environment() -> Any:
     import jinja2
 
     made = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("artgen.report", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     made.filters.update(
         visible=text.visible, count=text.count, measure=text.measure, size=text.size, words=text.words
@@ -99,7 +103,7 @@ def environment() -> Any:
 
 
 def resource(name: str) -> str:
-    """A template, style or script of this folder."""
+    """A style or script of this folder."""
     return resources.files("artgen.report").joinpath(name).read_text("utf-8")
 
 

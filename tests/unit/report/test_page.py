@@ -89,7 +89,7 @@ def test_a_run_is_told_with_its_pictures_failures_and_settings(output: Output) -
         assert expected in outline.text
     assert "noise 20.0 → 2.0" in outline.text
     command = (
-        "artgen restore 'my scans' out --model m.safetensors --to png --to parquet --strength 0.5 --retry-failed"
+        "artgen restore 'my scans' out --to png --to parquet --model m.safetensors --strength 0.5 --retry-failed"
     )
     assert command in outline.text
 
