@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -195,7 +196,7 @@ class Progress:
         scores = "".join(f"  {key} {numbers[key]:.2f} dB" for key in numbers if key.endswith(("-colour", "-grey")))
         skipped = f"  {numbers['skipped']:.0f} steps skipped" if numbers["skipped"] else ""
         self._console.say(
-            f"step {numbers['step']:.0f} ({100 * numbers['progress']:.1f} %)  loss {numbers['loss']:.4g}  "
+            f"step {numbers['step']:.0f} ({100 * numbers['progress']:.1f} %)  loss {numbers.get('loss', math.nan):.4g}  "
             f"{numbers['images_per_s']:.1f} images/s  {_clock(numbers['left_s'])} left"
             f"{skipped}{scores}"
         )

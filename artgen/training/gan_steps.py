@@ -1,11 +1,10 @@
-"""One step of a GAN: both losses, shard by shard; and what its loop does around them (apply, freeze, count).
+"""One step of a GAN: both losses, shard by shard; and what its loop does around them (apply, freeze).
 
 Shape letters: B batch, L latent numbers, K dice, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -53,32 +52,6 @@ def unchanged_buffers(network: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in zip(network.buffers(), before, strict=True):
                 buffer.copy_(value)
-
-
-class Tally:
-    """Means over the steps since the last report; steps that were not finite are only counted, as `skipped`."""
-
-    def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.steps = self.skipped = 0
-        self.since = time.monotonic()
-
-    def add(self, numbers: Mapping[str, float], finite: bool) -> None:
-        self.steps += 1
-        self.skipped += not finite
-        for name, value in numbers.items() if finite else ():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-
-    def flush(self, batch_images: int) -> dict[str, float]:
-        good = max(self.steps - self.skipped, 1)
-        numbers = {name: total / good for name, total in self.sums.items()}
-        numbers["images_per_s"] = self.steps * batch_images / (time.monotonic() - self.since)
-        numbers["skipped"] = float(self.skipped)
-        self._clear()
-        return numbers
 
 
 class Now(NamedTuple):

@@ -17,11 +17,12 @@ from artgen.training.ema import update_mean
 from artgen.training.gan_data import Reals
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_state import GanState
-from artgen.training.gan_steps import Now, Step, Tally, apply, frozen
+from artgen.training.gan_steps import Now, Step, apply, frozen
 from artgen.training.loop_restorer import Report
 from artgen.training.rank import AddUp
 from artgen.training.schedules import cosine, ema_decay
 from artgen.training.shards import Shards
+from artgen.training.tally import Tally
 
 BAD_STEPS = 20
 D_LOSS_DECAY = 0.99
@@ -76,7 +77,7 @@ def train(
     steps in a row are not finite.
     """
     shards = Shards(recipe.batch_images, recipe.shards, rank, world, add_up)
-    tally, saved_at, clock = Tally(), state.seconds, time.monotonic()
+    tally, saved_at, clock = Tally(recipe.batch_images), state.seconds, time.monotonic()
     while (progress := progress_of(state, recipe)) < 1:
         now = schedule(progress, state, recipe)
         for optimizer in (state.discriminator_optimizer, state.generator_optimizer):
@@ -107,11 +108,11 @@ def train(
         state.bad_in_a_row = 0 if finite else state.bad_in_a_row + 1
         if state.bad_in_a_row >= BAD_STEPS:
             raise Unstable(f"{BAD_STEPS} steps in a row were not finite")
-        tally.add(numbers, finite)
+        tally.add(numbers if finite else None)
         if state.step % recipe.report_steps == 0:
             report({
                 "step": state.step, "images": seen_images, "seconds": state.seconds, **now._asdict(),
-                **tally.flush(recipe.batch_images),
+                **tally.flush(),
             })  # fmt: skip
         if state.step % recipe.look_steps == 0:
             look(state)

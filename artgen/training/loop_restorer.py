@@ -116,7 +116,7 @@ def train(
 
                 stepped = step_once(state, loss, recipe)
                 state.step += 1
-                tally.add(loss if stepped else None)
+                tally.add({"loss": loss} if stepped else None)
                 if state.step % recipe.report_steps == 0:
                     report({"step": state.step, "seconds": state.seconds, "lr": rate, **tally.flush()})
                 # A state that is about to be given up is not saved.

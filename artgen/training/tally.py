@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
 class Tally:
-    """Counts steps between two reports. bad_in_a_row: steps without a loss since the last one with."""
+    """Counts steps between two reports. bad_in_a_row: steps that were skipped since the last one that was not."""
 
     def __init__(self, batch_images: int) -> None:
         self.batch_images = batch_images
@@ -16,8 +17,8 @@ class Tally:
         self._clear()
 
     def _clear(self) -> None:
-        self._losses: list[float] = []
-        self._skipped = 0
+        self._sums: Counter[str] = Counter()
+        self._good = self._skipped = 0
         self._wait_s = 0.0
         self._since = time.monotonic()
 
@@ -28,24 +29,25 @@ class Tally:
         yield
         self._wait_s += time.monotonic() - began
 
-    def add(self, loss: float | None) -> None:
-        """A step and its loss; None for one that was skipped."""
-        if loss is None:
+    def add(self, numbers: Mapping[str, float] | None) -> None:
+        """The numbers of a step; None for one that was skipped."""
+        if numbers is None:
             self._skipped += 1
             self.bad_in_a_row += 1
         else:
-            self._losses.append(loss)
+            self._sums.update(numbers)
+            self._good += 1
             self.bad_in_a_row = 0
 
     def flush(self) -> dict[str, float]:
-        """The numbers of a report; the next one begins. data_wait: share of the time, 0..1."""
-        steps = len(self._losses) + self._skipped
+        """The means since the last report; the next one begins. data_wait: share of the time, if it is measured."""
         seconds = time.monotonic() - self._since
-        numbers = {
-            "loss": sum(self._losses) / max(len(self._losses), 1),
-            "images_per_s": steps * self.batch_images / seconds,
-            "data_wait": self._wait_s / seconds,
+        numbers = {name: total / self._good for name, total in self._sums.items()}
+        numbers |= {
+            "images_per_s": (self._good + self._skipped) * self.batch_images / seconds,
             "skipped": float(self._skipped),
         }
+        if self._wait_s:
+            numbers["data_wait"] = self._wait_s / seconds
         self._clear()
         return numbers

@@ -108,24 +108,15 @@ def test_every_script_is_submitted_with_the_working_folder(head: Head, tmp_path:
         assert (tmp_path / "run").is_dir()
 
 
+def submission(head: Head) -> list[str]:
+    return [*ARTGEN, *f"restore in out --address {head.jobs} --unit-images 2 --workers 1".split()]
+
+
 def test_restore_at_the_address_of_a_jobs_server(head: Head, tmp_path: Path) -> None:
     contents = {**pictures.files(3), "broken.png": b"\x89PNG\r\n\x1a\nno more"}
     source = pictures.write_folder(tmp_path / "in", contents)
-    command = [
-        *ARTGEN,
-        "restore",
-        "in",
-        "out",
-        "--address",
-        head.jobs,
-        "--unit-images",
-        "2",
-        "--workers",
-        "1",
-        "--to",
-    ]
     result = subprocess.run(
-        [*command, "png", "--to", "parquet", "--json"], cwd=tmp_path, capture_output=True, text=True, env=outside(),
+        [*submission(head), "--to", "png", "--to", "parquet", "--json"], cwd=tmp_path, capture_output=True, text=True, env=outside(),
         timeout=300, check=False,
     )  # fmt: skip
     assert result.returncode == 3, result.stderr
@@ -139,21 +130,8 @@ def test_restore_at_the_address_of_a_jobs_server(head: Head, tmp_path: Path) -> 
 def slow_job(head: Head, folder: Path, *flags: str) -> subprocess.Popen[str]:
     contents = {f"{n:03d}.png": pictures.png(pictures.picture(n, 300, 200)) for n in range(150)}
     pictures.write_folder(folder / "in", contents)
-    command = [
-        *ARTGEN,
-        "restore",
-        "in",
-        "out",
-        "--address",
-        head.jobs,
-        "--unit-images",
-        "2",
-        "--workers",
-        "1",
-        *flags,
-    ]
     return subprocess.Popen(
-        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [*submission(head), *flags], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=outside(), start_new_session=True,
     )  # fmt: skip
 
