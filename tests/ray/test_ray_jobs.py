@@ -116,8 +116,8 @@ def test_restore_at_the_address_of_a_jobs_server(head: Head, tmp_path: Path) -> 
     contents = {**pictures.files(3), "broken.png": b"\x89PNG\r\n\x1a\nno more"}
     source = pictures.write_folder(tmp_path / "in", contents)
     result = subprocess.run(
-        [*submission(head), "--to", "png", "--to", "parquet", "--json"], cwd=tmp_path, capture_output=True, text=True, env=outside(),
-        timeout=300, check=False,
+        [*submission(head), "--to", "png", "--to", "parquet", "--json"], cwd=tmp_path, capture_output=True,
+        text=True, env=outside(), timeout=300, check=False,
     )  # fmt: skip
     assert result.returncode == 3, result.stderr
     assert '"status": "FAILED"' in result.stdout, "what Ray calls it; the exit code says that images failed"
@@ -131,8 +131,8 @@ def slow_job(head: Head, folder: Path, *flags: str) -> subprocess.Popen[str]:
     contents = {f"{n:03d}.png": pictures.png(pictures.picture(n, 300, 200)) for n in range(150)}
     pictures.write_folder(folder / "in", contents)
     return subprocess.Popen(
-        [*submission(head), *flags], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=outside(), start_new_session=True,
+        [*submission(head), *flags], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=outside(), start_new_session=True,
     )  # fmt: skip
 
 
