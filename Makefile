@@ -2,6 +2,9 @@
 PYTHON := .venv/bin/python
 UNIT_ARGS := -q -m "not slow and not ray and not browser"
 
+# Hundreds of processes start in the tests: where the environment forbids caches each would compile torch and Ray anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test long unit lint bench clean
 
 setup: .venv/.done
