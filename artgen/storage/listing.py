@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes
 
 from artgen.errors import StorageError, UsageError
+from artgen.storage import s3_listing
 from artgen.storage import uri as uris
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def resolve(input_uri: str, options: uris.Options | None = None) -> Root:
 def items(root: Root, exclude: str = "") -> Iterator[Item]:
     """Every file below `root`, ordered by path (S3: as the store lists), except below the folder `exclude`.
 
-    Memory: one folder of local and other stores, one page of 1,000 of S3.
+    Memory: one folder of local and other stores, some pages of 1,000 of S3.
     """
     if root.fs is None:
         barred = os.path.realpath(uris.local_path(exclude)) if exclude and uris.is_local(exclude) else None
@@ -87,7 +88,7 @@ def items(root: Root, exclude: str = "") -> Iterator[Item]:
         info = fs.info(root.path)
         yield _remote_file(fs, root.path, root.path.rpartition("/")[2], info)
         return
-    walk: Any = _pages_s3 if "s3" in _protocols(fs) else _walk_remote
+    walk: Any = _objects_s3 if "s3" in _protocols(fs) else _walk_remote
     barred = exclude.rstrip("/") + "/" if exclude else None
     try:
         for item in walk(fs, root):
@@ -167,21 +168,15 @@ def readable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _pages_s3(fs: Any, root: Root) -> Iterator[Item]:
-    """A flat listing, 1,000 objects a request whatever the folders; s3fs itself would hold it whole."""
+def _objects_s3(fs: Any, root: Root) -> Iterator[Item]:
+    """Whatever the folders, by pages: s3fs itself would hold the listing whole."""
     bucket, below, _ = fs.split_path(root.path)
     below = below.rstrip("/") + "/" if below else ""
-    token: dict[str, str] = {}
-    while True:
-        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=below + root.prefix, **fs.req_kw, **token)
-        for found in page.get("Contents", ()):
-            name = found["Key"][len(below) :]
-            if not name.endswith("/") and name:  # a key that ends so marks a folder
-                info = {"size": found["Size"], "ETag": found.get("ETag"), "LastModified": found.get("LastModified")}
-                yield _remote_file(fs, f"{bucket}/{found['Key']}", name, info)
-        if not page.get("IsTruncated"):
-            return
-        token = {"ContinuationToken": page["NextContinuationToken"]}
+    for found in s3_listing.objects(fs, bucket, below + root.prefix):
+        name = found["Key"][len(below) :]
+        if not name.endswith("/") and name:  # a key that ends so marks a folder
+            info = {"size": found["Size"], "ETag": found.get("ETag"), "LastModified": found.get("LastModified")}
+            yield _remote_file(fs, f"{bucket}/{found['Key']}", name, info)
 
 
 def _walk_remote(fs: AbstractFileSystem, root: Root) -> Iterator[Item]:

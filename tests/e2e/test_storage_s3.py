@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import tarfile
+import threading
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +16,7 @@ import pytest
 
 from artgen.errors import SourceUnreadable, StorageError, UsageError
 from artgen.records import Skipped, Source
-from artgen.storage import atomic
+from artgen.storage import atomic, s3_listing
 from artgen.storage import uri as uris
 from artgen.storage.archive import Reader, scan
 from tests.pictures import files, picture, png
@@ -130,6 +132,37 @@ def test_listing_goes_over_many_pages(s3_server, s3_bucket, requests):  # noqa: 
     assert all(isinstance(i, Source) and i.size == 1 and i.version for i in found)
     assert [m for m, _ in requests].count("list_objects_v2") <= 4
     assert len(requests) < 10
+
+
+def test_large_folders_are_listed_side_by_side_and_in_order(s3_server, s3_bucket, requests, monkeypatch):  # noqa: F811
+    names = [f"in/{year}/{month:02}/{i:03}.png" for year in (1998, 1999) for month in range(6) for i in range(25)]
+    names += ["in/1998-extra.png", "in/1999", "in/2000/only.png", "in/a b/\u00e9.png", "inside.png"]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: put(s3_server, f"{s3_bucket}/{n}", b"x"), names))
+    monkeypatch.setattr(s3_listing, "PAGE_KEYS", 10)
+    fs, bucket = uris.filesystem(s3_bucket, s3_server.options)
+    busy, most = 0, 0
+    page = s3_listing._page
+
+    def counted(*args: Any, **which: str) -> dict[str, Any]:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        try:
+            return page(*args, **which)
+        finally:
+            busy -= 1
+
+    monkeypatch.setattr(s3_listing, "_page", counted)
+    requests.clear()
+    for prefix in ("", "in/", "in/1998", "in/1999/03/", "in/gone/"):
+        found = [item["Key"] for item in s3_listing.objects(fs, bucket, prefix)]
+        assert found == sorted((n for n in names if n.startswith(prefix)), key=str.encode), prefix
+    assert most > 4
+    first = s3_listing.objects(fs, bucket, "in/")
+    assert next(first)["Key"] == "in/1998-extra.png"
+    first.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("artgen-list")]
 
 
 def test_tar_is_indexed_and_read_by_ranges(s3_server, s3_bucket, requests):  # noqa: F811
