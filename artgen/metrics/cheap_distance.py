@@ -9,23 +9,16 @@ Shape letters: N pictures, C channels, H height, W width, F features.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from artgen.metrics.sets import Statistics, frechet
 
 NAME = "fd_random"
 FEATURES = 128
 LARGEST_PX = 32
 AT_ONCE = 256
-
-
-class Statistics(NamedTuple):
-    """Mean and covariance of features, float64: F, and F x F."""
-
-    mean: Tensor
-    covariance: Tensor
 
 
 class RandomFeatures:
@@ -53,23 +46,8 @@ class RandomFeatures:
         return torch.cat(parts).double()
 
 
-def statistics(features_NF: Tensor) -> Statistics:
-    """Of two pictures at least."""
-    return Statistics(features_NF.mean(0), torch.cov(features_NF.T))
-
-
 def distance(real: Statistics, fake: Statistics) -> float:
-    """100 |m - n|^2 + tr(A + B - 2 (A B)^1/2) over tr A: 0 for the same set, about 100 for one picture repeated.
-
-    Dowson and Landau 1982; Heusel et al. 2017, equation 6. It depends on the number of pictures: compare at the same.
+    """The Frechet distance as percent of the real features' variance: 0 for the same set, about 100 for one picture
+    repeated. It depends on the number of pictures: compare at the same.
     """
-    root = _root(real.covariance)
-    cross = torch.linalg.eigvalsh(root @ fake.covariance @ root).clamp(min=0).sqrt().sum()
-    spread = real.covariance.trace()
-    shift = (real.mean - fake.mean).square().sum()
-    return float(100 * (shift + spread + fake.covariance.trace() - 2 * cross) / spread.clamp(min=1e-12))
-
-
-def _root(matrix: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+    return 100 * frechet(real, fake) / max(float(real.covariance.trace()), 1e-12)

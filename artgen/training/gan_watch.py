@@ -13,7 +13,8 @@ from torch import Tensor
 
 from artgen.errors import RunError
 from artgen.inference.sample import sample
-from artgen.metrics.cheap_distance import RandomFeatures, distance, statistics
+from artgen.metrics.cheap_distance import RandomFeatures, distance
+from artgen.metrics.sets import statistics
 from artgen.models.gans.spec import GanFacts, Painter
 from artgen.training.gan_state import GanState
 from artgen.training.loop_gan import Unstable

@@ -1,4 +1,4 @@
-"""The distance for watching: it knows damage, loss of variety and nothing else; and its formula."""
+"""The distance for watching: it knows damage, loss of variety and nothing else; and its unit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from artgen.metrics.cheap_distance import FEATURES, RandomFeatures, Statistics, distance, statistics
+from artgen.metrics.cheap_distance import FEATURES, RandomFeatures, distance
+from artgen.metrics.sets import Statistics, frechet, statistics
 
 
 def pictures(seed: int, count: int = 600, channels: int = 3) -> Tensor:
@@ -49,13 +50,9 @@ def test_features_are_the_same_whoever_looks_at_whatever_beside(channels: int) -
     assert torch.linalg.matrix_rank(RandomFeatures(channels)(pictures(3, 300, channels))) > 100
 
 
-def test_the_formula_in_one_and_many_dimensions() -> None:
-    one = Statistics(torch.tensor([1.0]).double(), torch.tensor([[4.0]]).double())
-    other = Statistics(torch.tensor([4.0]).double(), torch.tensor([[9.0]]).double())
-    assert distance(one, other) == pytest.approx(100 * (3**2 + (3 - 2) ** 2) / 4)
-    dice = torch.Generator().manual_seed(1)
-    a, b = (statistics(torch.randn(50, 6, generator=dice).double() @ torch.randn(6, 6, generator=dice).double())
-            for _ in range(2))  # fmt: skip
-    values = torch.linalg.eigvals(a.covariance @ b.covariance).real.clamp(min=0).sqrt().sum()
-    expected = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * values
-    assert distance(a, b) == pytest.approx(float(100 * expected / a.covariance.trace()), rel=1e-6)
+def test_it_is_percent_of_the_real_variance() -> None:
+    # Mean and variance of the two numbers are 1 and 8, and 4 and 18.
+    one, other = (statistics(torch.tensor(values).double()[:, None]) for values in ([-1, 3], [1, 7]))
+    assert isinstance(one, Statistics)
+    assert frechet(one, other) == pytest.approx((4 - 1) ** 2 + (18**0.5 - 8**0.5) ** 2)
+    assert distance(one, other) == pytest.approx(100 * frechet(one, other) / 8)
