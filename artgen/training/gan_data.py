@@ -5,9 +5,11 @@ Shape letters: N pictures, B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +29,10 @@ from artgen.training.gan_recipe import GanRecipe
 from artgen.training.pictures import DECODE_TIMEOUT_S, list_sources, parts_of
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+AHEAD_PER_THREAD = 8
+Shape = tuple[int, int, int]
+"""Height, width and channels (1: grey, 3: RGB, 4: RGBA)."""
 
 
 class Reals(NamedTuple):
@@ -80,11 +86,12 @@ def load_real(
 
     Raises UsageError: nothing usable, fewer pictures than a batch, a size that no generator makes, one class only.
     """
-    sources, labels, unusable = _listed(data, recipe, options)
+    sources, labels, unusable = listed(data, recipe.classes, options)
     found: list[np.ndarray] = []
     kept: list[str] = []
     changed: dict[str, str] = {}
-    for (source, outcome), label in zip(_decoded(sources, recipe, options, threads), labels, strict=True):
+    decoding = decoded(sources, partial(_wanted, recipe), options, threads)
+    for (source, outcome), label in zip(decoding, labels, strict=True):
         if isinstance(outcome, ImageError):
             unusable[source.key] = f"{type(outcome).__name__}: {outcome}"
             continue
@@ -111,11 +118,23 @@ def load_real(
     return RealPictures(pixels, torch.tensor([numbers[label] for label in kept]), classes, changed, unusable)
 
 
-def _listed(
-    data: str, recipe: GanRecipe, options: Mapping[str, Any] | None
+def _wanted(recipe: GanRecipe, source: Source, picture: Picture) -> Shape:
+    """What the recipe leaves open is as in the first usable picture. Raises UsageError for a size that no one makes."""
+    height, width, channels = shape_of(picture)
+    shape = (recipe.height or height, recipe.width or width, recipe.channels or channels)
+    if not all(28 <= side <= 256 for side in shape[:2]):
+        raise UsageError(
+            f"the pictures would be {shape[1]}x{shape[0]} pixels, as {source.key!r} is; generators make 28 to "
+            "256 a side: set height and width in the recipe"
+        )
+    return shape
+
+
+def listed(
+    data: str, with_classes: bool, options: Mapping[str, Any] | None
 ) -> tuple[list[Source], list[str], dict[str, str]]:
-    """The pictures of `data` and the class of each; and what is left out for the lack of one."""
-    if not recipe.classes:
+    """The pictures of `data` and the class of each ("" unless asked for); and what is left out for the lack of one."""
+    if not with_classes:
         sources = list_sources(data, options)
         return sources, [""] * len(sources), {}
     sources, labels, unusable = [], [], {}
@@ -133,10 +152,11 @@ def _listed(
 
 
 class Fitted(NamedTuple):
-    """pixels: uint8, H x W x C. changes: in words."""
+    """pixels: uint8, H x W x C. changes: in words. from_px: height and width of the picture before."""
 
     pixels: np.ndarray
     changes: tuple[str, ...]
+    from_px: tuple[int, int]
 
 
 def fitted(picture: Picture, height: int, width: int, channels: int) -> Fitted:
@@ -164,7 +184,7 @@ def fitted(picture: Picture, height: int, width: int, channels: int) -> Fitted:
     if image.size != (width, height):
         changes.append(f"resized from {picture.pixels.shape[1]}x{picture.pixels.shape[0]}")
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return Fitted(np.array(image).reshape(height, width, channels), tuple(changes))
+    return Fitted(np.array(image).reshape(height, width, channels), tuple(changes), picture.pixels.shape[:2])
 
 
 def _middle(size: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int]:
@@ -175,12 +195,24 @@ def _middle(size: tuple[int, int], height: int, width: int) -> tuple[int, int, i
     return left, top, left + wide, top + high
 
 
-def _decoded(
-    sources: Sequence[Source], recipe: GanRecipe, options: Mapping[str, Any] | None, threads: int
+def shape_of(picture: Picture) -> Shape:
+    """As it is; one with transparency has 4 channels."""
+    height, width, channels = picture.pixels.shape
+    return height, width, 4 if picture.alpha is not None else channels
+
+
+def decoded(
+    sources: Iterable[Source],
+    wanted: Callable[[Source, Picture], Shape],
+    options: Mapping[str, Any] | None,
+    threads: int,
 ) -> Iterator[tuple[Source, Fitted | ImageError]]:
-    """Each source with its picture or what was wrong with it, in order."""
+    """Each source with its picture, fitted to one shape, or what was wrong with it; in order, and a few ahead.
+
+    wanted: tells the shape of all from the first usable picture.
+    """
     guards = GuardPool(threads, MAX_PIXELS, DECODE_TIMEOUT_S)
-    shape: tuple[int, int, int] | None = None
+    shape: Shape | None = None
 
     def work(source: Source) -> Fitted | ImageError:
         nonlocal shape
@@ -189,16 +221,7 @@ def _decoded(
         except ImageError as error:
             return error
         if shape is None:  # of the first usable picture, before there are threads
-            own = 4 if picture.alpha is not None else picture.pixels.shape[2]
-            shape = (
-                recipe.height or picture.pixels.shape[0], recipe.width or picture.pixels.shape[1],
-                recipe.channels or own,
-            )  # fmt: skip
-            if not all(28 <= side <= 256 for side in shape[:2]):
-                raise UsageError(
-                    f"the pictures would be {shape[1]}x{shape[0]} pixels, as {source.key!r} is; generators make 28 to "
-                    "256 a side: set height and width in the recipe"
-                )
+            shape = wanted(source, picture)
         return fitted(picture, *shape)
 
     try:
@@ -208,7 +231,13 @@ def _decoded(
                 yield source, work(source)
                 if shape is not None:
                     break
-            remaining = list(rest)
-            yield from zip(remaining, pool.map(work, remaining), strict=True)
+            ahead: deque[tuple[Source, Future[Fitted | ImageError]]] = deque()
+            for source in rest:
+                ahead.append((source, pool.submit(work, source)))
+                if len(ahead) > AHEAD_PER_THREAD * threads:
+                    first, outcome = ahead.popleft()
+                    yield first, outcome.result()
+            for source, outcome in ahead:
+                yield source, outcome.result()
     finally:
         guards.close()
