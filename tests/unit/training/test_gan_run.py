@@ -122,7 +122,7 @@ def test_a_run_leaves_a_model_a_log_grids_and_what_became_of_the_data(data, tmp_
     assert list((run / "tensorboard").glob("events.*"))
 
 
-@pytest.mark.parametrize("name", ["article", "dcgan", "dcgan-tuned", "default"])
+@pytest.mark.parametrize("name", ["article", "dcgan", "dcgan-tuned", "default", "r3"])
 def test_every_shipped_recipe_takes_a_step(name):
     small = {"mlp": {"widths": [8]}, "dcgan": {"base": 4}, "r3": gan_ranks.R3}[load_gan_recipe(name).model]
     settings = load_gan_recipe(
@@ -143,7 +143,7 @@ def test_every_shipped_recipe_takes_a_step(name):
 
 
 def test_the_shipped_recipes_and_changes_on_top(tmp_path):
-    assert gan_recipe_names() == ["article", "dcgan", "dcgan-tuned", "default"]
+    assert gan_recipe_names() == ["article", "dcgan", "dcgan-tuned", "default", "r3"]
     assert load_gan_recipe("article").latent == 100
     assert load_gan_recipe("default", {"images": 3}, ["gamma=7"]).gamma == 7
     (tmp_path / "mine.toml").write_text('model = "dcgan"\ngamma-end = 2\n')
