@@ -211,16 +211,12 @@ def _add_evaluate(commands: Any) -> None:
     kinds = commands.add_parser("evaluate", help=text, description=text).add_subparsers(
         required=True, metavar="KIND"
     )
-    command = _command(kinds, "restorer", _evaluate_restorer, "PSNR and SSIM by damage, beside classical peers.")
+    command = _command(kinds, "restorer", _evaluate, "PSNR and SSIM by damage, beside classical peers.")
+    command.set_defaults(kind="restorer")
     command.add_argument("model", help="registry name, path, URL or run folder")
     command.add_argument("data", help="undamaged pictures: any INPUT of restore")
-    _flag(
-        command,
-        "--damage",
-        "as noise=15,25,50 (repeatable; default: all kinds)",
-        action="append",
-        metavar="NAME=S,S",
-    )
+    damage = "as noise=15,25,50 (repeatable; default: all kinds)"
+    _flag(command, "--damage", damage, action="append", metavar="NAME=S,S")
     _flag(command, "--protocol", "published: float noise; file: 8-bit files", metavar="published|file")
     _flag(command, "--images", "only the first N pictures", metavar="N", type=int)
     _switch(command, "--no-peers", "leave the classical peers out")
@@ -228,13 +224,30 @@ def _add_evaluate(commands: Any) -> None:
     _flag(command, "--seed", "seed of the damage", metavar="N", type=int)
     _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
 
+    command = _command(kinds, "gan", _evaluate, "How near generated pictures are to real ones, and how varied.")
+    command.set_defaults(kind="gan")
+    command.add_argument("model", help="a generator as for generate, or pictures of one: any INPUT or OUTPUT")
+    command.add_argument("data", help="real pictures: any INPUT of restore; several with commas between them")
+    _flag(command, "--samples", "pictures of MODEL (10000)", metavar="N", type=int)
+    _flag(command, "--images", "pictures of DATA (default: as --samples)", metavar="N", type=int)
+    _flag(command, "--truncation", "as for generate", metavar="0..1", type=float)
+    _flag(command, "--extractor", "what sees the pictures (random)", metavar="random|classifier|inception:PATH")
+    _flag(command, "--classifier", "a classifier.safetensors of an earlier --out", metavar="PATH")
+    _flag(command, "--cache", "folder of what is kept of DATA (default: the user's cache)", metavar="FOLDER")
+    _flag(command, "--out", "folder for evaluation.json and the classifier", metavar="FOLDER")
+    _flag(command, "--seed", "first seed", metavar="N", type=int)
+    _flag(command, "--device", "where the models run", metavar="auto|cpu|cuda|mps")
+    _flag(command, "--precision", "of the generator; auto: fp32", metavar="auto|fp32|bf16|fp16")
+    _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
 
-def _evaluate_restorer(args: dict[str, Any], console: Console) -> int:
+
+def _evaluate(args: dict[str, Any], console: Console) -> int:
     from artgen.commands.evaluate import evaluate_restorer
+    from artgen.commands.evaluate_gan import evaluate_gan
 
     if "storage_options" in args:
         args["storage_options"] = _json_table(args["storage_options"])
-    return evaluate_restorer(args, console)
+    return {"restorer": evaluate_restorer, "gan": evaluate_gan}[args.pop("kind")](args, console)
 
 
 def _add_train(commands: Any) -> None:

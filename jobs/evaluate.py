@@ -1,4 +1,4 @@
-"""Cluster entry: ray job submit --working-dir . -- python jobs/evaluate.py restorer MODEL DATA [flags of artgen evaluate]"""
+"""Cluster entry: ray job submit --working-dir . -- python jobs/evaluate.py restorer|gan MODEL DATA [its flags]"""
 
 import sys
 

@@ -60,8 +60,9 @@ def random(channels: int) -> Extractor:
     )  # fmt: skip
 
 
-def of_classifier(classifier: Classifier) -> Extractor:
+def of_classifier(classifier: Classifier, device: str = "cpu") -> Extractor:
     facts = classifier.facts
+    classifier.network.to(device)
     return Extractor(
         "classifier", "fd_classifier", classifier.sha256, CLASSIFIER_FEATURES,
         f"{facts.width}x{facts.height}, averaged down to 32 px where larger",

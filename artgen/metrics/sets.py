@@ -64,10 +64,11 @@ def _root(matrix: Tensor) -> Tensor:
 
 
 class Kernel(NamedTuple):
-    """Mean and standard deviation over subsets, and how large these were."""
+    """Mean and standard deviation over subsets (0 for one), how many there were, and how large."""
 
     mean: float
     deviation: float
+    subsets: int
     subset_images: int
 
 
@@ -96,7 +97,7 @@ def kernel_distance(
         within = _mean_of_pairs(_kernel(real, real)) + _mean_of_pairs(_kernel(fake, fake))
         found.append(within - 2 * float(_kernel(real, fake).mean()))
     values = torch.tensor(found, dtype=torch.float64)
-    return Kernel(float(values.mean()), float(values.std(correction=0)), size)
+    return Kernel(float(values.mean()), float(values.std(correction=0)), subsets, size)
 
 
 def _kernel(a_NF: Tensor, b_NF: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def test_kernel_distance_is_that_of_torchmetrics() -> None:
     peer.update(fake[:, None, None], real=False)
     found = kernel_distance(real, fake)
     assert found.mean == pytest.approx(float(peer.compute()[0]), rel=1e-4)
-    assert found[1:] == (0, 90)
+    assert found[1:] == (0, 1, 90)
 
 
 def test_kernel_distance_of_the_same_kind_is_0_on_average() -> None:
@@ -78,6 +78,7 @@ def test_kernel_distance_follows_its_seed() -> None:
     real, fake = features(0, 200), features(1, 300, 0.5)
     found = kernel_distance(real, fake, subset_images=50, seed=3)
     assert found.deviation > 0
+    assert found[2:] == (100, 50)
     assert found == kernel_distance(real, fake, subset_images=50, seed=3)
     assert found != kernel_distance(real, fake, subset_images=50, seed=4)
     with pytest.raises(UsageError, match="2 pictures"):

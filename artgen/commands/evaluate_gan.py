@@ -1,0 +1,263 @@
+"""`artgen evaluate gan`: how near generated pictures are to DATA, and how much of it they cover, as text and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from artgen.console import Console
+from artgen.errors import StorageError, UsageError
+from artgen.storage import atomic, uri
+
+if TYPE_CHECKING:
+    from artgen.metrics.classifier import Classifier
+    from artgen.metrics.extractors import Extractor
+    from artgen.work.gan_evaluation import Fakes, Reals
+    from artgen.work.picture_set import Seen
+    from artgen.work.reference import Reference
+
+SAMPLES = 10_000
+MOST_TOLD = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """samples: pictures of MODEL; images: of DATA, at most as many by default. seed: the first seed, and that of the
+    classifier and of the kernel distance's subsets. cache: folder (None: the user's). Raises UsageError.
+    """
+
+    model: str
+    data: str
+    samples: int = SAMPLES
+    images: int = 0
+    seed: int = 0
+    truncation: float = 1.0
+    extractor: str = ""
+    classifier: str | None = None
+    cache: str | None = None
+    out: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    storage_options: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        from artgen.metrics.extractors import KINDS
+
+        for name, value in (("--samples", self.samples), ("--images", self.images or 1)):
+            if value < 1:
+                raise UsageError(f"{name} is {value}; use 1 or more")
+        if not 0 <= self.seed <= 2**63 - self.samples:
+            raise UsageError(f"--seed {self.seed} is out of range; use 0 to {2**63 - self.samples}")
+        if not 0.0 <= self.truncation <= 1.0:
+            raise UsageError(f"--truncation is {self.truncation}; use 0 (the mean picture) to 1 (all variety)")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise UsageError(f"--precision {self.precision}: unknown; use auto, fp32, bf16 or fp16")
+        name, _, path = self.extractor.partition(":")
+        if self.extractor not in ("", "random", "classifier") and not (name == "inception" and path):
+            raise UsageError(f"--extractor {self.extractor!r} is not known; use {KINDS}")
+        if self.classifier is not None and self.extractor not in ("", "classifier"):
+            raise UsageError(
+                f"--classifier goes with --extractor classifier, not {self.extractor!r}; drop one of them"
+            )
+
+    @property
+    def kind(self) -> str:
+        return self.extractor or ("classifier" if self.classifier is not None else "random")
+
+
+def evaluate_gan(args: dict[str, Any], console: Console) -> int:
+    """Returns 0, or 3 if pictures could not be read. Raises UsageError for a wrong model, data, extractor or flag."""
+    from artgen.engines.local import MOST_FEEDERS, cores
+    from artgen.training.rank import pick_device
+    from artgen.work import gan_evaluation as evaluation
+    from artgen.work.picture_set import look_at
+
+    settings, options = Settings(**args), args.get("storage_options")
+    device, threads = pick_device(settings.device), min(cores(), MOST_FEEDERS)
+    fakes = _fakes(settings, device, threads)
+    reals = evaluation.reals_of(
+        settings.data, fakes.shape, settings.images or settings.samples,
+        with_classes=settings.kind == "classifier" and settings.classifier is None, options=options, threads=threads,
+    )  # fmt: skip
+    cache = Cache(settings, console)
+    extractor = _extractor(settings, reals, cache, device)
+    evaluation.check_enough(extractor, len(reals.found.sources), fakes.planned)
+    reference, kept = cache.reference(reals, extractor, device)
+    evaluation.check_enough(extractor, reference.seen.statistics.images, fakes.planned)
+    console.say(f"looking at {fakes.planned} pictures of {fakes.told['model']}")
+    seen = look_at(fakes.batches(), extractor, fakes.planned)
+    evaluation.check_enough(extractor, reference.seen.statistics.images, seen.statistics.images)
+    figures, pairs = evaluation.compare(extractor, reference.seen, seen, settings.seed)
+    unusable = {**reals.unlabelled, **reference.unusable}
+    facts = {
+        **_told(settings, fakes, extractor, device), "cache": kept, "metrics": evaluation.for_json(figures),
+        "pairs": pairs,
+        "real": {
+            "data": uri.shown(settings.data), "listing_sha256": reals.sha256, "listed": reals.listed,
+            "images": reference.seen.statistics.images, "changed": reference.changed, **_failures(unusable),
+        },
+    }  # fmt: skip
+    facts["fake"] |= {"images": seen.statistics.images, **_failures(fakes.unusable())}
+    if settings.out is not None:
+        _write_out(settings.out, facts, extractor, options)
+    console.result(facts, table(facts))
+    return 3 if unusable or fakes.unusable() else 0
+
+
+def _fakes(settings: Settings, device: str, threads: int) -> Fakes:
+    from artgen.models.gans.weights import load_painter
+    from artgen.work import gan_evaluation as evaluation
+
+    options = settings.storage_options
+    if evaluation.are_pictures(settings.model, options):
+        return evaluation.fakes_of_pictures(settings.model, settings.samples, options, threads)
+    painter = load_painter(settings.model).to(device)
+    seeds = range(settings.seed, settings.seed + settings.samples)
+    precision = "fp32" if settings.precision == "auto" else settings.precision
+    return evaluation.fakes_of_generator(
+        painter, settings.model, seeds, truncation=settings.truncation, precision=precision
+    )
+
+
+def _extractor(settings: Settings, reals: Reals, cache: Cache, device: str) -> Extractor:
+    from artgen.metrics import extractors
+
+    height, width, channels = reals.found.shape
+    if min(height, width) < extractors.SMALLEST_PX:
+        raise UsageError(
+            f"the pictures are {width}x{height}; they can be compared from {extractors.SMALLEST_PX} pixels a side on"
+        )
+    if settings.kind == "random":
+        return extractors.random(channels)
+    if settings.kind != "classifier":
+        return extractors.inception(settings.kind.partition(":")[2], device)
+    if settings.classifier is None:
+        return extractors.of_classifier(cache.classifier(reals, device), device)
+    facts = (given := _given_classifier(settings.classifier)).facts
+    if (facts.height, facts.width, facts.channels) != reals.found.shape:
+        raise UsageError(
+            f"the classifier {settings.classifier!r} takes pictures of {facts.width}x{facts.height} with {facts.channels} "
+            f"channels, but those of MODEL are {width}x{height} with {channels}; train one on DATA by leaving it out"
+        )
+    return extractors.of_classifier(given, device)
+
+
+def _given_classifier(path: str) -> Classifier:
+    from artgen.metrics.classifier import from_bytes
+
+    data = uri.read_or_none(path)
+    if data is None:
+        raise UsageError(
+            f"there is no classifier at {path!r}; leave --classifier out to train one on DATA's classes"
+        )
+    return from_bytes(data, path)
+
+
+class Cache:
+    """What is kept between evaluations; whatever is wrong with it costs time and a line, never the evaluation."""
+
+    def __init__(self, settings: Settings, console: Console) -> None:
+        from artgen.work import reference
+
+        self._folder = settings.cache or reference.default_folder()
+        self._seed, self._say = settings.seed, console.say
+        self._pixels: Any = None  # of the real pictures, where training a classifier has read them already
+
+    def classifier(self, reals: Reals, device: str) -> Classifier:
+        """Trained on DATA's classes, now or by an evaluation before."""
+        from artgen.metrics.classifier import from_bytes
+        from artgen.work import gan_evaluation, reference
+
+        key = reference.key_of({"data": reals.sha256, "shape": reals.found.shape, "seed": self._seed})
+        place = reference.place_of(self._folder, "classifier", key)
+        if found := self._read(place, lambda content: from_bytes(content, place)):
+            return found
+        self._say(f"training a classifier on {len(reals.found.sources)} pictures of DATA")
+        made, self._pixels = gan_evaluation.train_classifier(reals, self._seed, device)
+        self._write(place, made.to_bytes())
+        return made
+
+    def reference(self, reals: Reals, extractor: Extractor, device: str) -> tuple[Reference, dict[str, str]]:
+        """What is kept of the real pictures, and where: `from` is "cache" or "made now"."""
+        from artgen.work import reference
+
+        facts = {
+            "data": reals.sha256, "shape": reals.found.shape, "images": len(reals.found.sources),
+            "extractor": extractor.sha256, "resize": extractor.resize,
+            "device": "cpu" if extractor.name == "random" else device,
+        }  # fmt: skip
+        place = reference.place_of(self._folder, "reference", reference.key_of(facts))
+        if found := self._read(place, reference.from_bytes):
+            return found, {"from": "cache", "file": place}
+        self._say(f"looking at {len(reals.found.sources)} pictures of DATA")
+        made = reference.Reference(self._look(reals, extractor), dict(reals.found.unusable), reals.found.changed)
+        self._write(place, reference.to_bytes(made))
+        return made, {"from": "made now", "file": place}
+
+    def _look(self, reals: Reals, extractor: Extractor) -> Seen:
+        from artgen.work.picture_set import BATCH_IMAGES, look_at
+
+        batches = reals.found.batches() if self._pixels is None else self._pixels.split(BATCH_IMAGES)
+        return look_at(batches, extractor, len(reals.found.sources))
+
+    def _read(self, place: str, opened: Callable[[bytes], Any]) -> Any:
+        from artgen.work import reference
+
+        try:
+            content = reference.read(place)
+            return None if content is None else opened(content)
+        except (StorageError, UsageError) as error:
+            self._say(f"the cache file {place} is broken and is made anew ({error})")
+            return None
+
+    def _write(self, place: str, content: bytes) -> None:
+        from artgen.work import reference
+
+        try:
+            reference.write(place, content)
+        except StorageError as error:
+            self._say(f"nothing is kept for the next time: {error}; choose another --cache folder")
+
+
+def _told(settings: Settings, fakes: Fakes, extractor: Extractor, device: str) -> dict[str, Any]:
+    """What makes the figures comparable."""
+    height, width, channels = fakes.shape
+    return {
+        "height": height, "width": width, "channels": channels, "seed": settings.seed, "device": device,
+        "extractor": {
+            "name": extractor.name, "figure": extractor.figure, "sha256": extractor.sha256, "resize": extractor.resize,
+            "features": extractor.features, "note": extractor.note,
+        },
+        "fake": dict(fakes.told),
+    }  # fmt: skip
+
+
+def _failures(unusable: Any) -> dict[str, Any]:
+    return {"unusable": len(unusable), "first_unusable": dict(list(unusable.items())[:MOST_TOLD])}
+
+
+def _write_out(folder: str, facts: dict[str, Any], extractor: Extractor, options: uri.Options | None) -> None:
+    atomic.write(uri.join(folder, "evaluation.json"), json.dumps(facts, indent=1).encode(), options)
+    if extractor.classifier is not None:
+        atomic.write(uri.join(folder, "classifier.safetensors"), extractor.classifier.to_bytes(), options)
+
+
+def table(facts: dict[str, Any]) -> str:
+    """The figures, one a line, and what they are of."""
+    fake, real, extractor = facts["fake"], facts["real"], facts["extractor"]
+    seeds = f" (seeds {fake['seeds']}, truncation {fake['truncation']:g})" if "seeds" in fake else ""
+    lines = [
+        f"{fake['images']} pictures of {fake['model']}{seeds} against {real['images']} of {real['data']}, "
+        f"{facts['width']}x{facts['height']}, seen by {extractor['name']} ({extractor['resize']})"
+    ]
+    for name, value in facts["metrics"].items():
+        shown = "infinite" if value is None else value if isinstance(value, int) else f"{value:.6g}"
+        lines.append(f"{name:>24} {shown}")
+    lines.append(extractor["note"])
+    for side, found in (("DATA", real), ("MODEL", fake)):
+        if found["unusable"]:
+            key, reason = next(iter(found["first_unusable"].items()))
+            lines.append(f"{found['unusable']} of {side} cannot be used, such as {key!r}: {reason}")
+    return "\n".join(lines)

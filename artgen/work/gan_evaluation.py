@@ -1,0 +1,180 @@
+"""How near the pictures of a generator are to real ones, and how much of them they cover."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from artgen.errors import UsageError
+from artgen.metrics import classifier as classifiers
+from artgen.metrics.coverage import NEIGHBOURS, divergence, modes, precision_recall
+from artgen.metrics.extractors import Extractor
+from artgen.metrics.sets import kernel_distance
+from artgen.models.gans import weights
+from artgen.models.gans.spec import Painter
+from artgen.records import Source
+from artgen.storage import archive, uri
+from artgen.training.gan_data import Shape, listed
+from artgen.training.gan_labels import classes_of
+from artgen.work.picture_set import Found, Seen, drawn, first_shape, listing_hash, spread
+
+_FILES = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".bin")
+
+
+@dataclass(frozen=True)
+class Fakes:
+    """The pictures to be judged. planned: how many there are at most. told: where they come from, for the result."""
+
+    shape: Shape
+    planned: int
+    batches: Callable[[], Iterator[Tensor]]
+    told: dict[str, Any]
+    unusable: Callable[[], Mapping[str, str]]
+
+
+def are_pictures(model: str, options: uri.Options | None) -> bool:
+    """Whether MODEL is an INPUT of pictures that are there already, and no generator."""
+    if model in weights.shipped_names() or model.rstrip("/").lower().endswith(_FILES):
+        return False
+    if any(sign in model for sign in "*?["):
+        return True
+    return uri.exists(model, options) and not uri.exists(uri.join(model, "model.safetensors"), options)
+
+
+def fakes_of_generator(
+    painter: Painter, name: str, seeds: range, *, truncation: float = 1.0, precision: str = "fp32"
+) -> Fakes:
+    """The pictures that `artgen generate` makes of the same seeds."""
+    facts = painter.facts
+    told = {
+        "model": uri.shown(name), "model_sha256": painter.sha256, "seeds": f"{seeds.start}-{seeds.stop - 1}",
+        "truncation": truncation, "precision": precision,
+    }  # fmt: skip
+    return Fakes(
+        (facts.height, facts.width, facts.channels), len(seeds),
+        lambda: drawn(painter, seeds, truncation, precision), told, dict,
+    )  # fmt: skip
+
+
+def fakes_of_pictures(model: str, images: int, options: uri.Options | None = None, threads: int = 1) -> Fakes:
+    """At most `images` of them, spread over the listing. Of an OUTPUT of `artgen generate` its pictures alone.
+
+    Raises UsageError: no picture, or none that can be read.
+    """
+    place = _pictures_in(model, options)
+    sources = [item for item in archive.scan(place, options) if isinstance(item, Source)]
+    if not sources:
+        raise UsageError(f"MODEL {uri.shown(model)!r} is no generator and holds no picture; give one or the other")
+    chosen = [sources[number] for number in spread(sources, images)]
+    found = Found(chosen, first_shape(chosen, options), fit=False, options=options, threads=threads)
+    told = {
+        "model": uri.shown(model),
+        "listing_sha256": listing_hash(chosen, [""] * len(chosen)),
+        "listed": len(sources),
+    }
+    return Fakes(found.shape, len(chosen), found.batches, told, lambda: found.unusable)
+
+
+def _pictures_in(model: str, options: uri.Options | None) -> str:
+    if any(sign in model for sign in "*?[") or not uri.exists(uri.join(model, "_artgen"), options):
+        return model
+    names = uri.names(model, options)
+    for name in ("images", "parquet", "shards"):
+        if name in names:
+            return uri.join(model, name)
+    raise UsageError(f"MODEL {uri.shown(model)!r} is an OUTPUT of artgen without pictures; generate some first")
+
+
+@dataclass
+class Reals:
+    """Pictures of DATA, fitted to one shape as training fits them.
+
+    labels: the class of each, "" where they are not asked for. unlabelled: key -> why it was left out of the listing.
+    """
+
+    found: Found
+    labels: list[str]
+    unlabelled: dict[str, str]
+    listed: int
+    sha256: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sha256 = listing_hash(self.found.sources, self.labels)
+
+
+def reals_of(
+    data: str,
+    shape: Shape,
+    images: int,
+    *,
+    with_classes: bool = False,
+    options: uri.Options | None = None,
+    threads: int = 1,
+) -> Reals:
+    """At most `images`, spread over the listing. Raises UsageError when DATA has none."""
+    sources, labels, unlabelled = listed(data, with_classes, options)
+    places = spread(sources, images)
+    chosen = [sources[place] for place in places]
+    found = Found(chosen, shape, fit=True, options=options, threads=threads)
+    return Reals(found, [labels[place] for place in places], unlabelled, len(sources) + len(unlabelled))
+
+
+def train_classifier(reals: Reals, seed: int, device: str) -> tuple[classifiers.Classifier, Tensor]:
+    """On the classes of DATA; and the pictures, all of which this needs in memory. Raises UsageError."""
+    batches = list(reals.found.batches())
+    if not batches:
+        raise UsageError("not one picture of DATA can be read: there is nothing to train a classifier on")
+    pixels = torch.cat(batches)
+    labels = [reals.labels[place] for place in reals.found.kept]
+    classes = classes_of(labels)
+    numbers = {name: number for number, name in enumerate(classes)}
+    answers = torch.tensor([numbers[label] for label in labels])
+    return classifiers.train(pixels, answers, classes, seed=seed, device=device), pixels
+
+
+def check_enough(extractor: Extractor, real: int, fake: int) -> None:
+    """A Frechet distance needs more pictures than features, or its covariances are not of full rank. Raises UsageError."""
+    need = extractor.features + 1
+    if min(real, fake) < need:
+        raise UsageError(
+            f"{extractor.figure} is of {extractor.features} features and needs {need} pictures on each side; there are "
+            f"{real} of DATA and {fake} of MODEL: give more, raise --samples, or use another --extractor "
+            "(classifier needs 65, random 129, inception 2049)"
+        )
+
+
+def compare(
+    extractor: Extractor, real: Seen, fake: Seen, seed: int
+) -> tuple[dict[str, float | int], dict[str, int]]:
+    """The figures by name, and what those of pairs depend on; `seed` draws the subsets of the kernel distance."""
+    kernel = kernel_distance(real.rows_NF, fake.rows_NF, seed=seed)
+    manifolds = precision_recall(real.rows_NF, fake.rows_NF)
+    kid = "kid" if extractor.figure == "fid" else f"kid_{extractor.name}"
+    figures: dict[str, float | int] = {
+        extractor.figure: extractor.distance(real.statistics, fake.statistics),
+        kid: kernel.mean, f"{kid}_deviation": kernel.deviation,
+        "precision": manifolds.precision, "recall": manifolds.recall,
+    }  # fmt: skip
+    if extractor.classifier is not None:
+        figures |= {
+            "classes": len(fake.classes_K), "modes": modes(fake.classes_K), "modes_real": modes(real.classes_K),
+            "kl_uniform": divergence(fake.classes_K), "kl_real": divergence(fake.classes_K, real.classes_K),
+        }  # fmt: skip
+    pairs = {
+        "real": len(real.rows_NF), "fake": len(fake.rows_NF), "neighbours": NEIGHBOURS, "kid_subsets": kernel.subsets,
+        "kid_subset_images": kernel.subset_images,
+    }  # fmt: skip
+    return figures, pairs
+
+
+def for_json(figures: Mapping[str, float | int]) -> dict[str, float | int | None]:
+    """Rounded; what is infinite or not a number has no place in JSON."""
+    return {
+        name: value if isinstance(value, int) else float(f"{value:.6g}") if math.isfinite(value) else None
+        for name, value in figures.items()
+    }

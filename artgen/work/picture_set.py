@@ -1,0 +1,154 @@
+"""A set of pictures for `artgen evaluate gan`: read from an INPUT or drawn from a generator, and what is kept of it.
+
+Shape letters: N pictures, C channels, H height, W width, K classes, F features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from artgen.errors import ImageError, UsageError
+from artgen.inference.sample import sample
+from artgen.metrics.coverage import histogram
+from artgen.metrics.extractors import Extractor
+from artgen.metrics.sets import Statistics, merged, statistics
+from artgen.models.gans.spec import Painter
+from artgen.records import Source
+from artgen.storage import uri
+from artgen.training.gan_data import Shape, decoded, shape_of
+
+BATCH_IMAGES = 256
+MOST_COMPARED = 10_000
+"""Pictures of each set whose features are kept for what compares pairs: time goes with the square, memory with it."""
+
+
+@dataclass
+class Found:
+    """Pictures of an INPUT, at one shape. Not fitted: each must have the shape, as those of one generator have.
+
+    unusable: key -> why it was left out. labels: the class of each source; kept: the places of those that were used.
+    """
+
+    sources: Sequence[Source]
+    shape: Shape
+    fit: bool
+    options: Mapping[str, Any] | None = None
+    threads: int = 1
+    unusable: dict[str, str] = field(default_factory=dict)
+    changed: int = 0
+    kept: list[int] = field(default_factory=list)
+
+    def batches(self) -> Iterator[Tensor]:
+        """pixels_NCHW, uint8, BATCH_IMAGES at a time. Raises UsageError for another size where they are not fitted."""
+        waiting: list[np.ndarray] = []
+        self.unusable, self.changed, self.kept = {}, 0, []
+        stream = decoded(self.sources, lambda *_: self.shape, self.options, self.threads)
+        for place, (source, outcome) in enumerate(stream):
+            if isinstance(outcome, ImageError):
+                self.unusable[source.key] = f"{type(outcome).__name__}: {outcome}"
+                continue
+            if not self.fit and outcome.from_px != self.shape[:2]:
+                height, width = outcome.from_px
+                raise UsageError(
+                    f"the pictures of MODEL differ in size: {source.key!r} is {width}x{height}, the first is "
+                    f"{self.shape[1]}x{self.shape[0]}; give pictures of one generator"
+                )
+            self.changed += bool(outcome.changes)
+            self.kept.append(place)
+            waiting.append(outcome.pixels)
+            if len(waiting) == BATCH_IMAGES:
+                yield _stacked(waiting)
+                waiting = []
+        if waiting:
+            yield _stacked(waiting)
+
+
+def first_shape(sources: Iterable[Source], options: Mapping[str, Any] | None) -> Shape:
+    """Of the first picture that can be used. Raises UsageError when none can."""
+    found: list[Shape] = []
+
+    def wanted(_: Source, picture: Any) -> Shape:
+        found.append(shape_of(picture))
+        return found[0]
+
+    for _ in decoded(sources, wanted, options, 1):
+        if found:
+            return found[0]
+    raise UsageError("MODEL holds no picture that can be read; give a generator or pictures that one made")
+
+
+def drawn(painter: Painter, seeds: range, truncation: float, precision: str) -> Iterator[Tensor]:
+    """pixels_NCHW of the seeds, uint8, BATCH_IMAGES at a time; the class of each is its seed modulo their number."""
+    rest = iter(seeds)
+    while part := list(islice(rest, BATCH_IMAGES)):
+        yield _as_NCHW(sample(painter, part, truncation=truncation, precision=precision))
+
+
+def _stacked(pictures: list[np.ndarray]) -> Tensor:
+    return _as_NCHW(np.stack(pictures))
+
+
+def _as_NCHW(pixels_NHWC: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of a set. rows_NF: features, float32, of at most MOST_COMPARED. classes_K: int64; empty without."""
+
+    statistics: Statistics
+    rows_NF: Tensor
+    classes_K: Tensor
+
+
+def look_at(batches: Iterable[Tensor], extractor: Extractor, planned: int) -> Seen:
+    """Streams over the pictures. planned: how many are expected, to spread what is kept. At least one must come."""
+    kept: Statistics | None = None
+    rows: list[Tensor] = []
+    seen = 0
+    classes = len(extractor.classifier.facts.classes) if extractor.classifier else 0
+    counts = torch.zeros(classes, dtype=torch.int64)
+    for pixels in batches:
+        features = extractor.look(pixels)
+        part = statistics(features)
+        kept = part if kept is None else merged([kept, part])
+        if extractor.classifier:
+            counts += histogram(extractor.classifier.labels(features), classes)
+        places = torch.arange(seen, seen + len(features))
+        most = min(MOST_COMPARED, planned)
+        rows.append(features[(places + 1) * most // planned > places * most // planned].float())
+        seen += len(features)
+    if kept is None:
+        raise UsageError("not one of the pictures can be read; look at them with `artgen restore --dry-run`")
+    return Seen(kept, torch.cat(rows), counts)
+
+
+def spread(sources: Sequence[Source], images: int) -> list[int]:
+    """Places of at most `images` sources, evenly over the listing, so that every folder has its share."""
+    count = min(images, len(sources))
+    return [place * len(sources) // count for place in range(count)]
+
+
+def listing_hash(sources: Iterable[Source], labels: Iterable[str]) -> str:
+    """Of what a listing says: names, places, sizes and versions (etag or time), not the bytes."""
+    digest = hashlib.sha256()
+    for source, label in zip(sources, labels, strict=True):
+        told = (
+            source.key,
+            uri.normal(source.uri),
+            source.offset,
+            source.size,
+            source.detail,
+            source.version,
+            label,
+        )
+        digest.update(repr(told).encode())
+    return digest.hexdigest()

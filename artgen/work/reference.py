@@ -1,0 +1,91 @@
+"""What is kept of the real pictures between evaluations: one file for each set, extractor, size and number."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from artgen.errors import StorageError
+from artgen.metrics.sets import Statistics
+from artgen.storage import atomic, uri
+from artgen.work.picture_set import Seen
+
+# Raised whenever the same pictures give other features or statistics than the release before.
+FORM = 1
+_DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Reference:
+    """unusable: key -> why a picture was left out. changed: how many were cropped, resized or converted."""
+
+    seen: Seen
+    unusable: dict[str, str]
+    changed: int
+
+
+def default_folder() -> str:
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "artgen")
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """`facts`: all that decides what is kept."""
+    return hashlib.sha256(json.dumps({"form": FORM, **facts}, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def place_of(folder: str, kind: str, key: str) -> str:
+    return uri.join(folder, f"{kind}-{key}")
+
+
+def read(place: str) -> bytes | None:
+    """What `write` put there; None if there is nothing. Raises StorageError when it is not sound."""
+    data = uri.read_or_none(place)
+    if data is None:
+        return None
+    content = data[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != data[:_DIGEST_BYTES]:
+        raise StorageError(f"{place}: its content is not what was written")
+    return content
+
+
+def write(place: str, content: bytes) -> None:
+    """Whole or not at all. Raises StorageError."""
+    atomic.write(place, hashlib.sha256(content).digest() + content)
+
+
+def to_bytes(reference: Reference) -> bytes:
+    seen = reference.seen
+    tensors = {
+        "total": seen.statistics.total_F, "products": seen.statistics.products_FF, "rows": seen.rows_NF.contiguous(),
+        "classes": seen.classes_K,
+    }  # fmt: skip
+    told = {
+        "images": seen.statistics.images,
+        "unusable": reference.unusable,
+        "changed": reference.changed,
+    }
+    return save_tensors(tensors, {"artgen_reference": json.dumps(told)})
+
+
+def from_bytes(content: bytes) -> Reference:
+    """Raises StorageError for what `to_bytes` did not make."""
+    try:
+        tensors = load_tensors(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        told = json.loads(header["artgen_reference"])
+        if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+            raise StorageError("it holds numbers that are not finite")
+        kept = Statistics(told["images"], tensors["total"], tensors["products"])
+        seen = Seen(kept, tensors["rows"], tensors["classes"])
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise StorageError(f"{type(error).__name__}: {error}") from error
+    return Reference(seen, told["unusable"], told["changed"])
