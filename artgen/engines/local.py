@@ -49,6 +49,7 @@ class LocalEngine:
 
         from artgen.work import unit
 
+        threads = torch.get_num_threads()
         torch.set_num_threads(job.torch_threads(cores(), self._threads))
         maker = job.open(model, self._threads, self._guards)
         reader = PlanReader(plan.folder, publish.options)
@@ -59,6 +60,7 @@ class LocalEngine:
             )
         finally:
             maker.close()
+            torch.set_num_threads(threads)  # a notebook that called us has its own work to do
 
     def close(self) -> None:
         if self._guards is not None:

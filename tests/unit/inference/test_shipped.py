@@ -49,7 +49,7 @@ def largest_difference(name: str, size: tuple[int, int], content: str, tiles: tu
 @pytest.mark.parametrize("content", ["clean", "noisy", "missing"])
 @pytest.mark.parametrize("name", registry.names())
 def test_tiles_do_not_show(name: str, content: str) -> None:
-    found = largest_difference(name, (181, 270), content, (128, 192, 256))
+    found = largest_difference(name, (150, 221), content, (128,))
     assert max(found.values()) <= 1, found
 
 

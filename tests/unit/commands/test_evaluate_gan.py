@@ -1,0 +1,213 @@
+"""`artgen evaluate gan` in this process: figures whose answer is known, the cache, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from artgen.models.gans.weights import load_painter
+from tests import pictures
+from tests.generators import write_run
+from tests.runs import artgen_here
+
+COUNT = 132  # a little more than random features are
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Commands that ran here before leave torch with all of the cores, which gain nothing on pictures so small."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("models") / "run")
+
+
+@pytest.fixture(scope="module")
+def output(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("outputs") / "out"
+    sinks = ("--to", "png", "--to", "parquet", "--grid")
+    result = artgen_here("generate", run, folder, "--seeds", f"0-{COUNT - 1}", *sinks, "--engine", "local")
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def write_kinds(folder: Path, kinds: dict[str, int], seed: int = 0) -> Path:
+    """Pictures of 36 x 28 with a bright half on noise, in a folder for each kind of half."""
+    dice = np.random.default_rng(seed)
+    halves = {"left": np.s_[:, :18], "right": np.s_[:, 18:], "top": np.s_[:14]}
+    for kind, count in kinds.items():
+        for number in range(count):
+            pixels = dice.integers(0, 120, (28, 36, 3)).astype(np.uint8)
+            pixels[halves[kind]] += 100
+            pictures.write_folder(folder, {f"{kind}/{number:03d}.png": pictures.png(Image.fromarray(pixels))})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_kinds(tmp_path_factory.mktemp("data"), {"left": 44, "right": 44, "top": 44})
+
+
+def evaluate(*args: str | Path, code: int = 0) -> tuple[dict[str, Any], str]:
+    result = artgen_here("evaluate", "gan", *args, "--samples", str(COUNT), "--device", "cpu", "--json")
+    assert result.returncode == code, result.stderr + result.stdout
+    return json.loads(result.stdout), result.stderr
+
+
+def figures(facts: dict[str, Any]) -> list[float]:
+    return [facts["metrics"][name] for name in ("fd_random", "kid_random", "precision", "recall")]
+
+
+def test_a_generator_is_its_own_output_whatever_holds_it(run: Path, output: Path, tmp_path: Path) -> None:
+    cache = ("--cache", tmp_path / "cache")
+    facts, _ = evaluate(run, output / "images", *cache)
+    distance, kernel, precision, recall = figures(facts)
+    assert distance == pytest.approx(0, abs=1e-6)
+    assert kernel < 0  # unbiased: a set is nearer to itself than to another of its kind
+    assert (precision, recall) == (1, 1)
+    assert facts["fake"] == {
+        "model": str(run), "model_sha256": load_painter(str(run)).sha256, "seeds": f"0-{COUNT - 1}", "truncation": 1.0,
+        "precision": "fp32", "images": COUNT, "unusable": 0, "first_unusable": {},
+    }  # fmt: skip
+    assert (facts["extractor"]["name"], facts["extractor"]["figure"]) == ("random", "fd_random")
+    assert facts["pairs"]["real"] == facts["pairs"]["fake"] == COUNT
+    for model in (output, output / "parquet"):
+        found, _ = evaluate(model, output / "images", *cache)
+        # The same pictures, though perhaps in another order.
+        assert figures(found) == pytest.approx(figures(facts), rel=1e-6, abs=1e-6), model
+        assert found["fake"]["listed"] == COUNT
+
+
+def test_seed_and_truncation_reach_the_sampler(run: Path, output: Path, tmp_path: Path) -> None:
+    def found(*flags: str) -> list[float]:
+        return figures(evaluate(run, output / "images", "--cache", tmp_path, *flags)[0])
+
+    others, narrow = found("--seed", "1000"), found("--truncation", "0.3")
+    assert 0.01 < others[0] < narrow[0]
+    assert others[3] > narrow[3]
+
+
+def test_pictures_against_pictures_and_what_is_unusable(kinds: Path, run: Path, tmp_path: Path) -> None:
+    data = write_kinds(tmp_path / "in", {"left": 60, "right": 60, "top": 40}, seed=1)
+    (data / "left" / "broken.png").write_bytes(b"\x89PNG no more")
+    pictures.write_folder(data, {"z.jpg": pictures.jpeg(pictures.picture(1, 80, 50, grey=True))})
+    cache = ("--cache", tmp_path / "cache")
+    facts, said = evaluate(kinds, data, "--images", "162", *cache, code=3)
+    real = facts["real"]
+    assert (real["listed"], real["images"], real["unusable"], real["changed"]) == (162, 161, 1, 1)
+    assert list(real["first_unusable"]) == ["left/broken.png"]
+    assert facts["cache"]["from"] == "made now"
+    assert "looking at 162 pictures of DATA" in said
+    generated, said = evaluate(run, data, "--images", "162", *cache, code=3)
+    assert generated["cache"]["from"] == "cache"
+    assert "of DATA" not in said
+    assert generated["real"] == real
+    assert facts["metrics"]["fd_random"] < generated["metrics"]["fd_random"] / 3
+    assert facts["metrics"]["precision"] > generated["metrics"]["precision"]
+    place = Path(facts["cache"]["file"])
+    sound = place.read_bytes()
+    place.write_bytes(sound[:-5] + b"12345")
+    text = artgen_here("evaluate", "gan", run, data, "--images", "162", "--samples", str(COUNT), *cache)
+    assert text.returncode == 3
+    assert f"the cache file {place} is broken and is made anew" in text.stderr
+    assert place.read_bytes() == sound
+    assert "it is not FID" in text.stdout
+    assert "1 of DATA cannot be used, such as 'left/broken.png': DecodeFailed" in text.stdout
+
+
+def test_the_users_cache_is_the_default_and_none_is_needed(
+    output: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = output / "images"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    facts, _ = evaluate(run, data)
+    assert Path(facts["cache"]["file"]).parent == tmp_path / "artgen"
+    assert len(list((tmp_path / "artgen").iterdir())) == 1
+    (tmp_path / "file").write_text("in the way")
+    found, said = evaluate(run, data, "--cache", tmp_path / "file")
+    assert "choose another --cache folder" in said
+    assert found["metrics"] == facts["metrics"]
+
+
+def test_a_classifier_counts_the_classes(kinds: Path, run: Path, tmp_path: Path) -> None:
+    two = write_kinds(tmp_path / "two", {"left": 66, "right": 66}, seed=3)
+    flags = ("--cache", tmp_path / "cache", "--extractor", "classifier")
+    facts, said = evaluate(two, kinds, *flags, "--out", tmp_path / "out")
+    assert "training a classifier on 132 pictures" in said
+    found = facts["metrics"]
+    assert (found["classes"], found["modes"], found["modes_real"]) == (3, 2, 3)
+    assert found["kl_uniform"] == pytest.approx(np.log(3 / 2), abs=0.02)
+    assert found["kl_real"] == pytest.approx(np.log(3 / 2), abs=0.1)
+    assert found["recall"] < 0.9 < found["precision"]
+    assert "right of 14 held out" in facts["extractor"]["note"]
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == facts
+    again, said = evaluate(two, kinds, *flags)
+    assert "training" not in said
+    assert again["metrics"] == found
+    given, _ = evaluate(
+        two, kinds, "--cache", tmp_path / "2", "--classifier", tmp_path / "out/classifier.safetensors"
+    )
+    assert given["metrics"] == found
+    assert given["extractor"] == facts["extractor"]
+    square = pictures.write_folder(tmp_path / "square", {"a.png": pictures.png(Image.new("RGB", (30, 30)))})
+    result = artgen_here("evaluate", "gan", square, kinds, "--classifier", tmp_path / "out/classifier.safetensors")
+    assert result.returncode == 2
+    assert "36x28 with 3 channels, but those of MODEL are 30x30 with 3" in result.stderr
+
+
+def test_sizes_that_differ(kinds: Path, tmp_path: Path) -> None:
+    mixed = write_kinds(tmp_path / "mixed", {"left": COUNT})
+    Image.new("RGB", (40, 28)).save(mixed / "left" / "100.png")
+    result = artgen_here("evaluate", "gan", mixed, kinds, "--samples", str(COUNT), "--cache", tmp_path / "cache")
+    assert result.returncode == 2
+    assert "'left/100.png' is 40x28, the first is 36x28" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--samples", "100"], "needs 129 pictures on each side; there are 100 of DATA and 100 of MODEL"),
+        (["--images", "60"], "there are 60 of DATA and 132 of MODEL"),
+        (["--samples", "0"], "--samples is 0"),
+        (["--truncation", "1.5"], "--truncation is 1.5"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--precision", "fp8"], "--precision fp8"),
+        (["--device", "abacus"], "abacus"),
+        (["--extractor", "vgg"], "use random, classifier or inception:PATH"),
+        (["--extractor", "inception:/no/such.pth"], "/no/such.pth"),
+        (["--extractor", "random", "--classifier", "x"], "drop one"),
+        (["--classifier", "/no/such.safetensors"], "there is no classifier at"),
+    ],
+)
+def test_wrong_flags_are_exit_code_2(run: Path, kinds: Path, tmp_path: Path, flags: list[str], said: str) -> None:
+    result = artgen_here("evaluate", "gan", run, kinds, "--samples", str(COUNT), "--cache", tmp_path, *flags)
+    assert result.returncode == 2, result.stdout
+    assert said in result.stderr
+
+
+def test_wrong_models_and_data(run: Path, kinds: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    pictures.write_folder(tmp_path / "bad", {f"{n}.png": b"no" for n in range(COUNT)})
+    for model, data, said in (
+        (tmp_path / "nothing", kinds, "there is no generator at"),
+        (tmp_path / "empty", kinds, "is no generator and holds no picture"),
+        (tmp_path / "bad", kinds, "MODEL holds no picture that can be read"),
+        (run, tmp_path / "empty", "holds no image"),
+        (run, tmp_path / "bad", "not one of the pictures can be read"),
+        (run, tmp_path / "gone", "does not exist"),
+    ):
+        result = artgen_here("evaluate", "gan", model, data, "--samples", str(COUNT), "--cache", tmp_path / "cache")
+        assert result.returncode == 2, (model, data)
+        assert said in result.stderr, result.stderr
+    restorer = Path(__file__).parents[3] / "artgen" / "models" / "weights" / "default.safetensors"
+    result = artgen_here("evaluate", "gan", restorer, kinds, "--samples", str(COUNT))
+    assert result.returncode == 2
+    assert "is a restorer" in result.stderr
