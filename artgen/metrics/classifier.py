@@ -101,29 +101,40 @@ def train(
             "put each class into a folder of its own, or use another --extractor"
         )
     held = torch.arange(images) % HOLD_OUT == 0
-    known, answers = pixels_NCHW[~held], labels_N[~held]
-    dice = Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = Network(channels, len(classes)).to(device)
-    batch = min(BATCH_IMAGES, max(len(known) // 4, 16))
-    steps = min(max(EPOCHS * len(known) // batch, LEAST_STEPS), MOST_STEPS)
-    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-    order = torch.randperm(len(known), generator=dice)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / steps)
-        if len(order) < batch:
-            order = torch.randperm(len(known), generator=dice)
-        rows, order = order[:batch], order[batch:]
-        logits = network.classes(network(known[rows].to(device)))
-        loss = F.cross_entropy(logits, answers[rows].to(device))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    facts = ClassifierFacts(tuple(classes), height, width, channels, 0.0, len(known), int(held.sum()), seed)
+    threads = torch.get_num_threads()
+    # So small a network gains nothing from more, and its bits would follow their number.
+    torch.set_num_threads(1)
+    try:
+        network = _fitted(pixels_NCHW[~held], labels_N[~held], len(classes), seed, device)
+    finally:
+        torch.set_num_threads(threads)
+    kept = int(held.sum())
+    facts = ClassifierFacts(tuple(classes), height, width, channels, 0.0, images - kept, kept, seed)
     trial = Classifier(network, facts)
     right = trial.labels(trial.look(pixels_NCHW[held])) == labels_N[held]
     return Classifier(network, replace(facts, accuracy=round(float(right.double().mean()), 6)))
+
+
+def _fitted(pixels_NCHW: Tensor, labels_N: Tensor, classes: int, seed: int, device: str) -> Network:
+    images, dice = len(pixels_NCHW), Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Network(pixels_NCHW.shape[1], classes).to(device)
+    batch = min(BATCH_IMAGES, max(images // 4, 16))
+    steps = min(max(EPOCHS * images // batch, LEAST_STEPS), MOST_STEPS)
+    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    order = torch.randperm(images, generator=dice)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / steps)
+        if len(order) < batch:
+            order = torch.randperm(images, generator=dice)
+        rows, order = order[:batch], order[batch:]
+        logits = network.classes(network(pixels_NCHW[rows].to(device)))
+        loss = F.cross_entropy(logits, labels_N[rows].to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network
 
 
 def from_bytes(data: bytes, name: str) -> Classifier:
