@@ -70,7 +70,7 @@ def fakes_of_pictures(model: str, images: int, options: uri.Options | None = Non
     sources = [item for item in archive.scan(place, options) if isinstance(item, Source)]
     if not sources:
         raise UsageError(f"MODEL {uri.shown(model)!r} is no generator and holds no picture; give one or the other")
-    chosen = [sources[number] for number in spread(sources, images)]
+    chosen = [sources[number] for number in spread(len(sources), images)]
     found = Found(chosen, first_shape(chosen, options), fit=False, options=options, threads=threads)
     told = {
         "model": uri.shown(model),
@@ -118,7 +118,7 @@ def reals_of(
 ) -> Reals:
     """At most `images`, spread over the listing. Raises UsageError when DATA has none."""
     sources, labels, unlabelled = listed(data, with_classes, options)
-    places = spread(sources, images)
+    places = spread(len(sources), images)
     chosen = [sources[place] for place in places]
     found = Found(chosen, shape, fit=True, options=options, threads=threads)
     return Reals(found, [labels[place] for place in places], unlabelled, len(sources) + len(unlabelled))

@@ -131,10 +131,10 @@ def look_at(batches: Iterable[Tensor], extractor: Extractor, planned: int) -> Se
     return Seen(kept, torch.cat(rows), counts)
 
 
-def spread(sources: Sequence[Source], images: int) -> list[int]:
-    """Places of at most `images` sources, evenly over the listing, so that every folder has its share."""
-    count = min(images, len(sources))
-    return [place * len(sources) // count for place in range(count)]
+def spread(listed: int, images: int) -> list[int]:
+    """Places of at most `images` of `listed` pictures, evenly, so that every folder has its share."""
+    count = min(images, listed)
+    return [place * listed // count for place in range(count)]
 
 
 def listing_hash(sources: Iterable[Source], labels: Iterable[str]) -> str:

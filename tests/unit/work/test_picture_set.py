@@ -1,0 +1,92 @@
+"""What is kept of a set: the same however it comes, spread over it, and bounded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from artgen.errors import StorageError
+from artgen.metrics import extractors
+from artgen.training.gan_data import listed
+from artgen.work import picture_set, reference
+from artgen.work.picture_set import listing_hash, look_at, spread
+from tests import pictures
+
+PIXELS = torch.randint(0, 256, (60, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def test_batches_do_not_change_what_is_kept() -> None:
+    extractor = extractors.random(1)
+    whole = look_at([PIXELS], extractor, 60)
+    parts = look_at(PIXELS.split(7), extractor, 60)
+    assert whole.statistics.images == parts.statistics.images == 60
+    assert torch.allclose(whole.statistics.products_FF, parts.statistics.products_FF, rtol=1e-5, atol=1e-3)
+    assert torch.allclose(whole.rows_NF, parts.rows_NF, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("planned", [60, 120])
+def test_features_kept_are_few_and_from_everywhere(planned: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture_set, "MOST_COMPARED", 12)
+    extractor = extractors.random(1)
+    seen = look_at(PIXELS.split(7), extractor, planned)
+    assert seen.statistics.images == 60
+    assert len(seen.rows_NF) == 12 * 60 // planned
+    every = planned // 12
+    wanted = extractor.look(PIXELS[every - 1 :: every]).float()
+    assert torch.allclose(seen.rows_NF, wanted[: len(seen.rows_NF)], rtol=1e-4, atol=1e-4)
+
+
+def test_pictures_are_chosen_from_all_of_a_listing() -> None:
+    assert spread(10, 4) == [0, 2, 5, 7]
+    assert spread(3, 9) == [0, 1, 2]
+    assert spread(0, 9) == []
+
+
+def test_the_hash_of_a_listing_follows_names_contents_and_classes(tmp_path: Path) -> None:
+    pictures.write_folder(tmp_path, {"a/1.png": b"one", "b/2.png": b"two"})
+
+    def told(with_classes: bool = False) -> str:
+        sources, labels, _ = listed(str(tmp_path), with_classes, None)
+        return listing_hash(sources, labels)
+
+    found = [told()]
+    assert told() == found[0]
+    found.append(told(with_classes=True))
+    os.utime(tmp_path / "a" / "1.png", (1, 1))
+    found.append(told())
+    (tmp_path / "b" / "2.png").rename(tmp_path / "b" / "3.png")
+    found.append(told())
+    assert len(set(found)) == 4
+
+
+def test_a_reference_goes_through_a_file_whole_or_not_at_all(tmp_path: Path) -> None:
+    seen = look_at([PIXELS], extractors.random(1), 60)
+    kept = reference.Reference(seen, {"bad.png": "DecodeFailed: no"}, 3)
+    place = reference.place_of(str(tmp_path), "reference", reference.key_of({"data": "x"}))
+    assert reference.read(place) is None
+    reference.write(place, reference.to_bytes(kept))
+    content = reference.read(place)
+    assert content is not None
+    found = reference.from_bytes(content)
+    assert (found.unusable, found.changed) == (kept.unusable, 3)
+    assert found.seen.statistics.images == 60
+    for name in ("total_F", "products_FF"):
+        assert torch.equal(getattr(found.seen.statistics, name), getattr(seen.statistics, name))
+    assert torch.equal(found.seen.rows_NF, seen.rows_NF)
+    data = Path(place).read_bytes()
+    for broken in (data[:-1], data[:40] + b"\xff" + data[41:], b""):
+        Path(place).write_bytes(broken)
+        with pytest.raises(StorageError, match="not what was written"):
+            reference.read(place)
+    for other in (b"", b"\x08" + bytes(40), extractors.__doc__.encode() if extractors.__doc__ else b"x"):
+        with pytest.raises(StorageError):
+            reference.from_bytes(other)
+
+
+def test_what_decides_a_reference_is_in_its_key() -> None:
+    facts = {"data": "x", "shape": (28, 28, 1), "images": 9, "extractor": "y", "device": "cpu"}
+    keys = {reference.key_of({**facts, name: "other"}) for name in facts} | {reference.key_of(facts)}
+    assert len(keys) == 6
