@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests import pictures
-from tests.runs import artgen_here
+from tests.generators import write_run
+from tests.runs import artgen_here, environment
 
 
 @pytest.fixture
@@ -79,3 +82,24 @@ def test_data_without_a_picture(tmp_path: Path) -> None:
     result = artgen_here("evaluate", "restorer", "identity", tmp_path / "in")
     assert result.returncode == 2
     assert "holds no picture" in result.stderr
+
+
+def test_the_job_evaluates_a_gan_on_archives(tmp_path: Path) -> None:
+    contents = {f"{n:03d}.png": pictures.png(pictures.picture(n, 72, 56)) for n in range(130)}
+    (tmp_path / "in").mkdir()
+    pictures.write_tar(tmp_path / "in" / "a.tar", dict(list(contents.items())[:70]))
+    rest = dict(list(contents.items())[70:]) | {"broken.png": b"\x89PNG no more"}
+    pictures.write_parquet(tmp_path / "in" / "b.parquet", rest)
+    run = write_run(tmp_path / "run", classes=())
+    job = Path(__file__).parents[2] / "jobs" / "evaluate.py"
+    flags = ["--samples", "150", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out"), "--json"]
+    done = subprocess.run(
+        [sys.executable, str(job), "gan", str(run), str(tmp_path / "in"), *flags],
+        capture_output=True, text=True, timeout=120, env={**environment(), "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    facts = json.loads(done.stdout)
+    assert (facts["real"]["images"], facts["real"]["changed"], facts["fake"]["images"]) == (130, 130, 150)
+    assert list(facts["real"]["first_unusable"]) == ["b.parquet/broken.png"]
+    assert facts["metrics"]["fd_random"] > 50
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == facts
