@@ -43,7 +43,8 @@ def are_pictures(model: str, options: uri.Options | None) -> bool:
         return False
     if any(sign in model for sign in "*?["):
         return True
-    return uri.exists(model, options) and not uri.exists(uri.join(model, "model.safetensors"), options)
+    of_a_run = ("model.safetensors", "recipe.json")  # the one at its end only, the other from its start on
+    return uri.exists(model, options) and not any(uri.exists(uri.join(model, name), options) for name in of_a_run)
 
 
 def fakes_of_generator(

@@ -196,8 +196,10 @@ def test_wrong_flags_are_exit_code_2(run: Path, kinds: Path, tmp_path: Path, fla
 def test_wrong_models_and_data(run: Path, kinds: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     pictures.write_folder(tmp_path / "bad", {f"{n}.png": b"no" for n in range(COUNT)})
+    pictures.write_folder(tmp_path / "young", {"recipe.json": b"{}", "reals.png": b""})
     for model, data, said in (
         (tmp_path / "nothing", kinds, "there is no generator at"),
+        (tmp_path / "young", kinds, "there is no generator at"),
         (tmp_path / "empty", kinds, "is no generator and holds no picture"),
         (tmp_path / "bad", kinds, "MODEL holds no picture that can be read"),
         (run, tmp_path / "empty", "holds no image"),
