@@ -24,8 +24,9 @@ LARGEST_PX = 32
 HOLD_OUT = 10
 """Every tenth picture is kept out of training to measure the accuracy on."""
 BATCH_IMAGES = 128
-EPOCHS, LEAST_STEPS, MOST_STEPS = 4, 200, 4000
-LEARNING_RATE = 2e-3
+EPOCHS, LEAST_STEPS, MOST_STEPS = 6, 100, 4000
+MOST_SHIFT_PX = 1
+LEARNING_RATE = 3e-3
 _HEADER = "artgen_classifier"
 _AT_ONCE = 1000
 
@@ -49,17 +50,17 @@ class Network(nn.Module):
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, 16, 5, 2, 2)
-        self.second = nn.Conv2d(16, 32, 3, 2, 1)
-        self.features = nn.Linear(32 * 7 * 7, FEATURES)
+        self.first = nn.Sequential(nn.Conv2d(channels, 32, 5, 2, 2, bias=False), nn.BatchNorm2d(32), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(32, 64, 3, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        self.features = nn.Linear(64 * 7 * 7, FEATURES)
         self.classes = nn.Linear(FEATURES, classes)
 
     def forward(self, pixels_NCHW: Tensor) -> Tensor:
         """uint8 to features_NF."""
         x = pixels_NCHW.float() / 127.5 - 1
         x = F.adaptive_avg_pool2d(x, (min(x.shape[2], LARGEST_PX), min(x.shape[3], LARGEST_PX)))
-        x = F.relu(self.second(F.relu(self.first(x))))
-        return F.relu(self.features(F.adaptive_avg_pool2d(x, 7).flatten(1)))
+        x = F.adaptive_avg_pool2d(self.second(self.first(x)), 7)
+        return F.relu(self.features(x.flatten(1)))
 
 
 class Classifier:
@@ -129,12 +130,22 @@ def _fitted(pixels_NCHW: Tensor, labels_N: Tensor, classes: int, seed: int, devi
         if len(order) < batch:
             order = torch.randperm(images, generator=dice)
         rows, order = order[:batch], order[batch:]
-        logits = network.classes(network(pixels_NCHW[rows].to(device)))
+        pixels = _shifted(pixels_NCHW[rows], torch.randint(-MOST_SHIFT_PX, MOST_SHIFT_PX + 1, (2,), generator=dice))
+        logits = network.classes(network(pixels.to(device)))
         loss = F.cross_entropy(logits, labels_N[rows].to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return network
+
+
+def _shifted(pixels_NCHW: Tensor, by: Tensor) -> Tensor:
+    """Down and to the right, with the edges repeated: a class does not depend on some pixels more or less."""
+    down, right = by.tolist()
+    height, width = pixels_NCHW.shape[2:]
+    rows = (torch.arange(height) - down).clamp(0, height - 1)
+    columns = (torch.arange(width) - right).clamp(0, width - 1)
+    return pixels_NCHW[:, :, rows[:, None], columns]
 
 
 def from_bytes(data: bytes, name: str) -> Classifier:
