@@ -22,7 +22,7 @@ from artgen.errors import UsageError
 FEATURES = 64
 LARGEST_PX = 32
 HOLD_OUT = 10
-"""Every tenth picture is kept out of training to measure the accuracy on."""
+"""One picture in ten, at random, is kept out of training to measure the accuracy on."""
 BATCH_IMAGES = 128
 EPOCHS, LEAST_STEPS, MOST_STEPS = 6, 100, 4000
 MOST_SHIFT_PX = 1
@@ -101,7 +101,8 @@ def train(
             f"a classifier needs 2 classes and {2 * HOLD_OUT} pictures; DATA has {len(classes)} and {images}: "
             "put each class into a folder of its own, or use another --extractor"
         )
-    held = torch.arange(images) % HOLD_OUT == 0
+    held = torch.zeros(images, dtype=torch.bool)
+    held[torch.randperm(images, generator=Generator().manual_seed(seed))[: images // HOLD_OUT]] = True
     threads = torch.get_num_threads()
     # So small a network gains nothing from more, and its bits would follow their number.
     torch.set_num_threads(1)

@@ -147,7 +147,7 @@ def test_a_classifier_counts_the_classes(kinds: Path, run: Path, tmp_path: Path)
     assert found["kl_uniform"] == pytest.approx(np.log(3 / 2), abs=0.02)
     assert found["kl_real"] == pytest.approx(np.log(3 / 2), abs=0.1)
     assert found["recall"] < 0.9 < found["precision"]
-    assert "right of 14 held out" in facts["extractor"]["note"]
+    assert "right of 13 held out" in facts["extractor"]["note"]
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == facts
     again, said = evaluate(two, kinds, *flags)
     assert "training" not in said

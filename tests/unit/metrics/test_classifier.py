@@ -45,6 +45,15 @@ def test_labels_at_random_are_told_by_the_accuracy() -> None:
     assert train(pixels, mixed, CLASSES).facts.accuracy < 0.7
 
 
+def test_a_class_that_every_tenth_picture_has_is_learnt_too() -> None:
+    pixels, labels = pictures(0, 300, 1)
+    first, rest = pixels[labels == 0][:15], pixels[labels != 0][:135].view(15, 9, 1, 28, 36)
+    turns = torch.cat([first[:, None], rest], 1).flatten(0, 1)
+    answers = torch.tensor([0] + 9 * [1]).repeat(15)
+    found = train(turns, answers, CLASSES[:2])
+    assert (found.labels(found.look(turns)) == answers)[answers == 0].double().mean() > 0.8
+
+
 def test_it_is_the_same_again_and_leaves_the_global_dice_alone() -> None:
     few = pictures(0, 40, 1)
     first = train(*few, CLASSES, seed=5)
