@@ -158,9 +158,11 @@ def compare(
     kid = "kid" if extractor.figure == "fid" else f"kid_{extractor.name}"
     figures: dict[str, float | int] = {
         extractor.figure: extractor.distance(real.statistics, fake.statistics),
-        kid: kernel.mean, f"{kid}_deviation": kernel.deviation,
-        "precision": manifolds.precision, "recall": manifolds.recall,
+        kid: kernel.mean, "precision": manifolds.precision, "recall": manifolds.recall,
     }  # fmt: skip
+    fewer = min(len(real.rows_NF), len(fake.rows_NF))
+    if 2 * kernel.subset_images <= fewer:  # else the subsets are much the same pictures, and it would look too good
+        figures[f"{kid}_deviation"] = kernel.deviation
     if extractor.classifier is not None:
         figures |= {
             "classes": len(fake.classes_K), "modes": modes(fake.classes_K), "modes_real": modes(real.classes_K),

@@ -73,6 +73,7 @@ def test_a_generator_is_its_own_output_whatever_holds_it(run: Path, output: Path
     assert distance == pytest.approx(0, abs=1e-6)
     assert kernel < 0  # unbiased: a set is nearer to itself than to another of its kind
     assert (precision, recall) == (1, 1)
+    assert "kid_random_deviation" not in facts["metrics"]  # all subsets would be the same one
     assert facts["fake"] == {
         "model": str(run), "model_sha256": load_painter(str(run)).sha256, "seeds": f"0-{COUNT - 1}", "truncation": 1.0,
         "precision": "fp32", "images": COUNT, "unusable": 0, "first_unusable": {},
