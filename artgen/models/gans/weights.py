@@ -27,8 +27,8 @@ _KINDS = "a run folder of `artgen train gan` or a .safetensors file of artgen"
 
 def shipped_names() -> list[str]:
     """Generators that come with the package."""
-    folder = _shipped()
-    return sorted(file.name.removesuffix(".safetensors") for file in folder.iterdir()) if folder.is_dir() else []
+    ending = ".safetensors"
+    return sorted(file.name.removesuffix(ending) for file in _shipped().iterdir() if file.name.endswith(ending))
 
 
 def load_painter(model: str) -> Painter:
@@ -55,8 +55,6 @@ def load_painter(model: str) -> Painter:
 
 def _named(model: str) -> str:
     names = shipped_names()
-    if not names:
-        return "since none comes with this release"
     near = get_close_matches(model, names, n=1)
     return f"or a name: {', '.join(names)}" + (f" (did you mean {near[0]!r}?)" if near else "")
 
