@@ -39,6 +39,7 @@ bench: setup
 	$(PYTHON) bench/ray_engine.py
 	$(PYTHON) bench/train.py
 	$(PYTHON) bench/png_encode.py
+	$(PYTHON) bench/object_storage.py
 	$(PYTHON) bench/quality.py
 
 clean:

@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = args.pop("run")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        if "storage_options" in args:
+            args["storage_options"] = _json_table(args["storage_options"])
         return run(args, console)
     except UsageError as error:
         return _fail(console, error, 2)
@@ -110,8 +112,6 @@ def _run(name: str, command: Any, kind: type[Any], args: dict[str, Any], console
 
     dry_run = args.pop("dry_run", False)
     file, sets = args.pop("config", None), args.pop("set", None)
-    if "storage_options" in args:
-        args["storage_options"] = _json_table(args["storage_options"])
     detach, interrupt = args.pop("detach", False), args.pop("on_interrupt", "ask")
     config = load(kind, args, file=file, sets=sets)
     if (config.address or "").startswith(("http://", "https://")):
@@ -187,8 +187,6 @@ def _add_report(commands: Any) -> None:
 def _report(args: dict[str, Any], console: Console) -> int:
     from artgen.commands.report import report
 
-    if "storage_options" in args:
-        args["storage_options"] = _json_table(args["storage_options"])
     return report(console=console, **args)
 
 
@@ -201,8 +199,6 @@ def _add_status(commands: Any) -> None:
 def _status(args: dict[str, Any], console: Console) -> int:
     from artgen.commands.status import status
 
-    if "storage_options" in args:
-        args["storage_options"] = _json_table(args["storage_options"])
     return status(console=console, **args)
 
 
@@ -245,8 +241,6 @@ def _evaluate(args: dict[str, Any], console: Console) -> int:
     from artgen.commands.evaluate import evaluate_restorer
     from artgen.commands.evaluate_gan import evaluate_gan
 
-    if "storage_options" in args:
-        args["storage_options"] = _json_table(args["storage_options"])
     return {"restorer": evaluate_restorer, "gan": evaluate_gan}[args.pop("kind")](args, console)
 
 
@@ -269,8 +263,6 @@ def _add_train(commands: Any) -> None:
 def _train(args: dict[str, Any], console: Console) -> int:
     from artgen.commands import train
 
-    if "storage_options" in args:
-        args["storage_options"] = _json_table(args["storage_options"])
     return {"restorer": train.train_restorer, "gan": train.train_gan}[args.pop("kind")](args, console)
 
 

@@ -7,6 +7,7 @@ from importlib import resources
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from skimage import data as pictures
 
 from artgen.inference.forward import Forward
@@ -78,3 +79,13 @@ def test_grey_stays_grey(default):
     grey = pictures.camera()[:128, :128, None]
     after = restore(grey, None, Forward(default), RestoreOptions()).pixels
     assert after.shape == grey.shape
+
+
+def test_black_print_on_white_paper_stays(default):
+    page = Image.new("L", (200, 120), 255)
+    draw = ImageDraw.Draw(page)
+    for line, size in enumerate((30, 20, 16)):
+        draw.text((6, 6 + 36 * line), "The quick brown fox 0123", fill=0, font=ImageFont.load_default(size))
+    before = np.asarray(page)[..., None].repeat(3, 2)
+    after = restore(before, None, Forward(default), RestoreOptions()).pixels
+    assert psnr(torch.from_numpy(after / 255), torch.from_numpy(before / 255)) > 30
