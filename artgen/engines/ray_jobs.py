@@ -65,7 +65,7 @@ def submit(
 
 
 def command_line(words: Sequence[str], config: Any) -> str:
-    """The shell command that gives the same `config` on the cluster. Fields without a default are positional.
+    """The shell command that gives the same `config` on the cluster. Fields without a default are positional, OUTPUT last.
 
     Raises UsageError for secrets: the command is shown on the dashboard to whoever reaches it.
     """
@@ -76,7 +76,7 @@ def command_line(words: Sequence[str], config: Any) -> str:
         )
     given: list[str] = []
     sets = ["--engine", "ray"]
-    for field in fields(config):
+    for field in sorted(fields(config), key=lambda field: field.name == "output"):
         value = getattr(config, field.name)
         if field.name in _HERE_ONLY or (field.default is not MISSING and value == field.default):
             continue
