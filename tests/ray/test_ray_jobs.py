@@ -174,24 +174,25 @@ def test_detach_returns_at_once_and_metrics_tell_how_far_it_is(head: Head, tmp_p
         told = numbers(head)
         time.sleep(0.5)
     client.stop_job(job)
-    assert told["ray_artgen_images_done_total"] >= 4
-    # Those of the jobs before it, whose pictures are smaller, are still told.
-    assert told["ray_artgen_megapixels_total"] == pytest.approx(
-        0.06 * told["ray_artgen_images_done_total"], rel=0.4
-    )
+    done = told["ray_artgen_images_done_total"]
+    assert done >= 4
+    # Some of what the jobs before it did is still told, Ray decides how long; their pictures have 0.0007 to 0.06 megapixels.
+    megapixels = told["ray_artgen_megapixels_total"]
+    assert 0.0007 * done <= megapixels <= 0.0601 * done
     assert 0 < told["ray_artgen_device_busy_share"] <= 1
     assert 0 <= told["ray_artgen_images_remaining"] <= 150
 
 
 def numbers(head: Head) -> dict[str, float]:
-    """Sums over the samples of our metrics, by name."""
+    """Sums over the samples of our counters, the largest of a gauge, by name."""
     try:
         text = urllib.request.urlopen(head.metrics, timeout=30).read().decode()
     except OSError:  # the node's agent is late, as on a busy machine
         return {}
     found: dict[str, float] = {}
     for name, value in re.findall(r"^(ray_artgen_\w+)\{[^}]*\} (\S+)", text, re.MULTILINE):
-        found[name] = found.get(name, 0.0) + float(value)
+        known = found.get(name, 0.0)
+        found[name] = known + float(value) if name.endswith("_total") else max(known, float(value))
     return found
 
 
