@@ -18,6 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Generator, Tensor, nn
 
 from artgen.errors import UsageError
+from artgen.models.header import metadata_of
 
 FEATURES = 64
 LARGEST_PX = 32
@@ -153,9 +154,7 @@ def from_bytes(data: bytes, name: str) -> Classifier:
     """The classifier in the bytes of a file called `name`. Raises UsageError for any other file."""
     try:
         tensors = load_tensors(data)
-        # The header is 8 bytes of length and JSON; `load_tensors` has just checked both.
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-        values = json.loads(header[_HEADER])
+        values = json.loads(metadata_of(data)[_HEADER])
         facts = ClassifierFacts(**{**values, "classes": tuple(values["classes"])})
         network = Network(facts.channels, len(facts.classes))
         network.load_state_dict(tensors)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import PurePosixPath
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from artgen.errors import UsageError
 from artgen.models import registry
+from artgen.models.header import metadata_of
 from artgen.models.spec import Facts, Restorer
 
 _RUN_WEIGHTS = "model.safetensors"
@@ -90,9 +90,7 @@ def _read_safetensors(data: bytes, name: str) -> tuple[Facts | None, dict[str, T
         tensors = load_safetensors(data)
     except safetensors.SafetensorError as error:
         raise UsageError(f"the model {name!r} is not a sound safetensors file: {error}") from error
-    # The header is 8 bytes of length and JSON; `load` has just checked both.
-    length = int.from_bytes(data[:8], "little")
-    text = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("artgen")
+    text = metadata_of(data).get("artgen")
     if text is None:
         return None, tensors
     try:

@@ -16,6 +16,7 @@ from safetensors.torch import save as save_tensors
 
 from artgen.errors import StorageError
 from artgen.metrics.sets import Statistics
+from artgen.models.header import metadata_of
 from artgen.storage import atomic, uri
 from artgen.work.picture_set import Seen
 
@@ -80,8 +81,7 @@ def from_bytes(content: bytes) -> Reference:
     """Raises StorageError for what `to_bytes` did not make."""
     try:
         tensors = load_tensors(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-        told = json.loads(header["artgen_reference"])
+        told = json.loads(metadata_of(content)["artgen_reference"])
         if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
             raise StorageError("it holds numbers that are not finite")
         kept = Statistics(told["images"], tensors["total"], tensors["products"])

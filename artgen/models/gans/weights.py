@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import PurePosixPath
@@ -18,6 +17,7 @@ from torch import nn
 from artgen.errors import UsageError
 from artgen.models.gans.registry import build_generator
 from artgen.models.gans.spec import GanFacts, Painter
+from artgen.models.header import metadata_of
 
 HEADER = "artgen_generator"
 _RUN_WEIGHTS = "model.safetensors"
@@ -78,8 +78,7 @@ def painter_from(data: bytes, name: str) -> Painter:
         tensors = load_tensors(data)
     except SafetensorError as error:
         raise UsageError(f"the model {name!r} is not a sound safetensors file: {error}") from error
-    # The header is 8 bytes of length and JSON; `load_tensors` has just checked both.
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    header = metadata_of(data)
     if _RESTORER_HEADER in header:
         raise UsageError(
             f"the model {name!r} is a restorer; use it as in `artgen restore INPUT OUTPUT --model {name}`"
