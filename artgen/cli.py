@@ -93,6 +93,7 @@ def _add_restore(commands: Any) -> None:
     _flag(command, "--image-timeout", "give up on an image after this time (0: never)", metavar="S")
     _flag(command, "--format", "file format of the pictures", metavar="png|jpeg|webp|source")
     _flag(command, "--quality", "quality of jpeg and webp, 1-100", metavar="Q")
+    _flag(command, "--c2pa", "sign every picture with this certificate chain and key (PEM)", metavar="CERT,KEY")
     _flag(command, "--strength", "blend with the input: 0 input, 1 restored", metavar="0..1")
     _switch(command, "--ensemble", "average over flips and turns: 8 times the work, a little better")
     _add_job(command)
@@ -143,6 +144,7 @@ def _add_generate(commands: Any) -> None:
     _switch(command, "--overwrite", "clear what artgen left in OUTPUT and start anew")
     _flag(command, "--format", "file format of the pictures", metavar="png|jpeg|webp")
     _flag(command, "--quality", "quality of jpeg and webp, 1-100", metavar="Q")
+    _flag(command, "--c2pa", "sign every picture with this certificate chain and key (PEM)", metavar="CERT,KEY")
     _add_job(command)
     _add_shared(command)
 

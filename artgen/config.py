@@ -23,6 +23,7 @@ class RunConfig:
     """What the commands that fill an OUTPUT through a plan have in common. Names are the flags', with underscores.
 
     unit_images: images per unit (0: grows with the archive). workers: threads of the local engine or actors on Ray.
+    c2pa: certificate chain and private key, as CERT,KEY, that every picture is signed with.
     doing, done: in words, of the pictures. reads: places that every worker must see.
     """
 
@@ -34,6 +35,7 @@ class RunConfig:
     unit_images: int = 0
     overwrite: bool = False
     quality: int = 90
+    c2pa: str | None = None
     engine: Literal["auto", "local", "ray"] = "auto"
     address: str | None = None
     workers: str = "auto"
@@ -54,6 +56,8 @@ class RunConfig:
             raise UsageError("no output is named: use --to png, parquet or webdataset (repeatable)")
         if self.engine == "local" and self.address is not None:
             raise UsageError(f"--engine local takes no cluster address ({self.address!r}): drop one of the two")
+        if self.c2pa is not None and len([place for place in self.c2pa.split(",") if place]) != 2:
+            raise UsageError(f"--c2pa {self.c2pa!r} is not CERT,KEY: give two PEM files with a comma between them")
         worker_range(self.workers)
 
 

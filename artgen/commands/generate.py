@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from artgen.commands.carry import carry, open_engine
-from artgen.commands.places import check_output, clear_output, place
+from artgen.commands.places import check_output, clear_output, credentials_of, place
 from artgen.config import GenerateConfig
 from artgen.console import Console
 from artgen.errors import UsageError
@@ -82,7 +82,7 @@ def make_job(config: GenerateConfig) -> tuple[Painter, GenerateJob]:
     job = GenerateJob(
         model=config.model, model_sha256=painter.sha256, classes=class_numbers(painter.facts.classes, config.classes),
         truncation=config.truncation, device=device, precision="fp32" if config.precision == "auto" else config.precision,
-        format=config.format, quality=config.quality,
+        format=config.format, quality=config.quality, credentials=credentials_of(config),
     )  # fmt: skip
     return painter.to(device), job
 
@@ -112,6 +112,7 @@ def settings_of(config: GenerateConfig, job: GenerateJob) -> dict[str, Any]:
         "model_sha256": job.model_sha256, "precision": job.precision, "classes": list(job.classes),
         "truncation": job.truncation, "extension": EXTENSIONS[config.format],
         "quality": config.quality if config.format != "png" else None, "to": sorted(config.to),
+        "c2pa": job.credentials and job.credentials.fingerprint,
     }  # fmt: skip
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artgen.config import RestoreConfig, RunConfig
 from artgen.errors import StorageError, UsageError
 from artgen.storage import atomic, uri
 from artgen.work.lock import NAME as LOCK
+
+if TYPE_CHECKING:
+    from artgen.codecs.credentials import Credentials
 
 _PLACES = ("input", "output", "masks", "model", "data")
 
@@ -21,7 +24,29 @@ def place(source: str) -> str:
 def told(config: RunConfig) -> dict[str, Any]:
     """The configuration as run.json keeps it: without secrets."""
     places = {name: value and uri.shown(value) for name, value in asdict(config).items() if name in _PLACES}
-    return {**asdict(config), **places}
+    signing = config.c2pa and ",".join(map(uri.shown, config.c2pa.split(",")))
+    return {**asdict(config), **places, "c2pa": signing}
+
+
+def credentials_of(config: RunConfig) -> Credentials | None:
+    """What --c2pa names, read and tried. Raises UsageError."""
+    if config.c2pa is None:
+        return None
+    from artgen.codecs.credentials import Credentials, Signer
+
+    credentials = Credentials(*(_pem(part, config.storage_options) for part in config.c2pa.split(",")))
+    Signer(credentials)
+    return credentials
+
+
+def _pem(path: str, options: dict[str, Any] | None) -> bytes:
+    try:
+        data = uri.read_or_none(path, options)
+    except StorageError as error:
+        raise UsageError(f"--c2pa: {error}") from error
+    if data is None:
+        raise UsageError(f"--c2pa: there is no file {uri.shown(path)}: give CERT,KEY as two PEM files")
+    return data
 
 
 def check_places(config: RestoreConfig) -> None:

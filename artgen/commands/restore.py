@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from artgen.commands.carry import carry, open_engine
-from artgen.commands.places import check_output, check_places, clear_output, place
+from artgen.commands.places import check_output, check_places, clear_output, credentials_of, place
 from artgen.config import RestoreConfig
 from artgen.console import Console
 from artgen.errors import StorageError, UsageError
@@ -109,7 +109,7 @@ def make_job(config: RestoreConfig) -> tuple[Restorer, RestoreJob]:
         model=config.model, model_sha256=restorer.sha256, options=options, device=device, precision=precision,
         batch=config.batch or (16 if device != "cpu" else 1), quality=config.quality, mask_from_alpha=config.mask_from_alpha,
         max_pixels=config.max_pixels, image_timeout=config.image_timeout, storage_options=config.storage_options,
-        index_folder=indexes_of(config),
+        index_folder=indexes_of(config), credentials=credentials_of(config),
     )  # fmt: skip
     if device != "cpu":
         restorer.to(torch.device(device))
@@ -126,6 +126,7 @@ def settings_of(config: RestoreConfig, job: RestoreJob) -> dict[str, Any]:
         "keep_unmasked": options.keep_unmasked, "masks": config.masks and place(config.masks),
         "mask_from_alpha": config.mask_from_alpha,
         "extension": EXTENSIONS[config.format], "quality": config.quality if lossy else None, "to": sorted(config.to),
+        "c2pa": job.credentials and job.credentials.fingerprint,
     }  # fmt: skip
 
 

@@ -45,7 +45,8 @@ def write_grid(config: GenerateConfig, seeds: Seeds, painter: Painter, job: Gene
     shown = seeds.part(0, config.grid)
     numbers = list(shown)
     pictures = sample(painter, numbers, job.classes_of(numbers), job.truncation, job.precision)
-    data, _ = encoded(sheet(pictures), painter, f"seeds {shown}, truncation {job.truncation:g}")
+    prompt = f"seeds {shown}, truncation {job.truncation:g}"
+    data, _ = encoded(sheet(pictures), painter, prompt, "grid.png", job.signer())
     atomic.write(uri.join(config.output, "grid.png"), data, config.storage_options)
 
 
@@ -58,21 +59,27 @@ def write_frames(config: GenerateConfig, route: tuple[int, ...], painter: Painte
 
     from artgen.work.generation import encoded, mark_of
 
+    signer = job.signer()
     way = f"on the way through the seeds {', '.join(map(str, route))}, truncation {job.truncation:g}"
 
     def images() -> Iterator[Image.Image]:
         for number, picture_HWC in enumerate(frames(route, config.frames, painter, job)):
-            data, _ = encoded(picture_HWC, painter, f"frame {number} {way}")
-            place = uri.join(config.output, FOLDER, f"frame-{number:05d}.png")
+            name = f"frame-{number:05d}.png"
+            data, _ = encoded(picture_HWC, painter, f"frame {number} {way}", name, signer)
+            place = uri.join(config.output, FOLDER, name)
             atomic.write(place, data, config.storage_options)
             yield Image.fromarray(picture_HWC[..., 0] if picture_HWC.shape[2] == 1 else picture_HWC)
 
     stream, file = images(), io.BytesIO()
+    mark = mark_of(painter, f"frames {way}")
     next(stream).save(
         file, "WEBP", save_all=True, append_images=stream, duration=FRAME_MS, loop=0, lossless=True,
-        xmp=marking.packet(mark_of(painter, f"frames {way}")),
+        xmp=marking.packet(mark),
     )  # fmt: skip
-    atomic.write(uri.join(config.output, FOLDER, "animation.webp"), file.getvalue(), config.storage_options)
+    data = file.getvalue()
+    if signer is not None:
+        data = signer.created(data, "webp", mark, "animation.webp")
+    atomic.write(uri.join(config.output, FOLDER, "animation.webp"), data, config.storage_options)
 
 
 def frames(route: tuple[int, ...], count: int, painter: Painter, job: GenerateJob) -> Iterator[np.ndarray]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from artgen.codecs.credentials import Credentials, Signer
 from artgen.codecs.encode import Format, encode
 from artgen.codecs.marking import Mark
 from artgen.codecs.metadata import Metadata
@@ -47,6 +48,7 @@ class GenerateJob:
     format: Format = "png"
     quality: int = 90
     image_timeout: float = IMAGE_TIMEOUT_S
+    credentials: Credentials | None = None
 
     @property
     def named(self) -> bool:
@@ -66,6 +68,9 @@ class GenerateJob:
     def open(self, model: Painter, threads: int, guards: GuardPool | None = None) -> Generation:
         return Generation(self, model)
 
+    def signer(self) -> Signer | None:
+        return Signer(self.credentials) if self.credentials is not None else None
+
     def classes_of(self, seeds: Sequence[int]) -> list[int] | None:
         return [self.classes[seed % len(self.classes)] for seed in seeds] if self.classes else None
 
@@ -83,6 +88,7 @@ class Generation:
 
     def __init__(self, job: GenerateJob, painter: Painter) -> None:
         self._job, self._painter = job, painter
+        self._signer = job.signer()
         self._stop = threading.Event()
         self._turn = threading.Lock()
         self._passes: dict[str, Future[Pass]] = {}
@@ -102,7 +108,9 @@ class Generation:
         done = self._pass(entry.source.detail).result()
         started = time.monotonic()
         job = self._job
-        data, notes = encoded(done.pictures[seed], self._painter, self.prompt(seed), job.format, job.quality)
+        data, notes = encoded(
+            done.pictures[seed], self._painter, self.prompt(seed), entry.name, self._signer, job.format, job.quality
+        )
         seconds = done.seconds + time.monotonic() - started
         return Made(self._row(entry, data, notes, round(seconds, 4)), data)
 
@@ -154,10 +162,12 @@ def mark_of(painter: Painter, prompt: str) -> Mark:
 
 
 def encoded(
-    picture_HWC: np.ndarray, painter: Painter, prompt: str, format: Format = "png", quality: int = 90
-) -> tuple[bytes, tuple[str, ...]]:
-    """The bytes of a file of uint8 H x W x C (grey, RGB or RGBA), marked as generated, and notes."""
+    picture_HWC: np.ndarray, painter: Painter, prompt: str, name: str, signer: Signer | None = None,
+    format: Format = "png", quality: int = 90,
+) -> tuple[bytes, tuple[str, ...]]:  # fmt: skip
+    """The bytes of a file of uint8 H x W x C (grey, RGB or RGBA), marked as generated and perhaps signed, and notes."""
     alpha = picture_HWC[..., 3] if picture_HWC.shape[2] == 4 else None
     mark = mark_of(painter, prompt)
     made = encode(picture_HWC[..., :3], alpha, Metadata(), format=format, quality=quality, mark=mark)
-    return made.data, made.notes
+    data = made.data if signer is None else signer.created(made.data, format, mark, name)
+    return data, made.notes

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from artgen.codecs.credentials import Credentials, Signer
 from artgen.codecs.decode import Picture
 from artgen.codecs.encode import Format, encode
 from artgen.codecs.marking import Mark
@@ -49,6 +50,7 @@ class RestoreJob:
     image_timeout: float = 600.0
     storage_options: dict[str, Any] | None = field(default=None, repr=False)
     index_folder: str | None = None
+    credentials: Credentials | None = None
 
     @property
     def named(self) -> bool:
@@ -80,6 +82,7 @@ class Restoration:
         self._reader = Reader(job.storage_options, job.index_folder)
         self._guards = guards
         self._gate = PixelGate(PIXELS_IN_WORK)
+        self._signer = Signer(job.credentials) if job.credentials is not None else None
         # No file of an image that --max-pixels allows is larger: 16 bits of red, green, blue and alpha.
         self._most_bytes = max(MAX_BYTES, 8 * job.max_pixels)
 
@@ -145,16 +148,20 @@ class Restoration:
             alpha = _fit_alpha(picture.alpha, restored.pixels.shape[:2])
             file_format = _FORMATS[entry.name.rpartition(".")[2].lower()]
             change_mean, change_max = noise.change(picture.pixels, restored.pixels)
+            mark = None if change_max == 0 else self._mark(mask)
             encoded = encode(
-                restored.pixels, alpha, picture.metadata, format=file_format, quality=self._job.quality,
-                mark=None if change_max == 0 else self._mark(mask),
-            )  # fmt: skip
+                restored.pixels, alpha, picture.metadata, format=file_format, quality=self._job.quality, mark=mark
+            )
+            notes += encoded.notes
+            if self._signer is not None:
+                encoded = self._signer.edited(encoded.data, file_format, mark, entry.name, source)
+                notes += encoded.notes
             row = replace(
                 row, width=width, height=height, mode=picture.mode, bits=picture.bits, status="ok",
                 output_name=entry.name, output_sha256=hashlib.sha256(encoded.data).hexdigest(),
                 output_bytes=len(encoded.data), noise_before=noise.sigma(picture.pixels),
                 noise_after=noise.sigma(restored.pixels), change_mean=change_mean, change_max=change_max,
-                notes="; ".join([*notes, *encoded.notes]),
+                notes="; ".join(notes),
             )  # fmt: skip
         return row, encoded.data
 
