@@ -14,7 +14,7 @@ from artgen.config import RestoreConfig
 from artgen.console import Console
 from artgen.errors import StorageError, UsageError
 from artgen.records import Skipped, Source
-from artgen.storage import archive, atomic, kind, uri
+from artgen.storage import archive, atomic, kind, scratch, uri
 from artgen.work import plan as plans
 from artgen.work.listing import Listing
 from artgen.work.lock import only_driver
@@ -34,7 +34,7 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
     Raises UsageError (exit code 2) before anything is started.
     """
     check_places(config)
-    with TemporaryDirectory(prefix="artgen-index-") as scratch, closing(list_input(config, scratch)) as listed:
+    with TemporaryDirectory(dir=scratch.folder()) as indexes, closing(list_input(config, indexes)) as listed:
         check_found(config, listed)
         with closing(open_engine(config, listed.count())) as engine:
             restorer, job = make_job(config)
@@ -45,7 +45,7 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
             check_output(config)
             with only_driver(config.output, console.say, config.storage_options):
                 clear_output(config)
-                keep_indexes(scratch, config)
+                keep_indexes(indexes, config)
                 plan = plans.prepare(
                     listed, config.output, settings, unit_images=config.unit_images,
                     retry_failed=config.retry_failed, options=config.storage_options,
@@ -55,11 +55,11 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
                 return carry(engine, plan, restorer, job, config, console)
 
 
-def list_input(config: RestoreConfig, scratch: str) -> Listing:
-    """INPUT and masks; seek points of .tar.gz archives go to `scratch` unless an earlier run kept them in OUTPUT."""
+def list_input(config: RestoreConfig, indexes: str) -> Listing:
+    """INPUT and masks; seek points of .tar.gz archives go to `indexes` unless an earlier run kept them in OUTPUT."""
     kept = indexes_of(config)
     try:
-        cache_dir = kept if uri.exists(kept, config.storage_options) else scratch
+        cache_dir = kept if uri.exists(kept, config.storage_options) else indexes
     except StorageError as error:
         raise UsageError(f"OUTPUT {uri.shown(config.output)} cannot be used: {error}") from error
     masks = None if config.masks is None else _scan(config.masks, config, cache_dir)
@@ -76,8 +76,8 @@ def indexes_of(config: RestoreConfig) -> str:
     return uri.join(config.output, "_artgen", "index")
 
 
-def keep_indexes(scratch: str, config: RestoreConfig) -> None:
-    for path in sorted(Path(scratch).iterdir()):
+def keep_indexes(indexes: str, config: RestoreConfig) -> None:
+    for path in sorted(Path(indexes).iterdir()):
         atomic.write(uri.join(indexes_of(config), path.name), path.read_bytes(), config.storage_options)
 
 

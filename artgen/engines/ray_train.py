@@ -28,7 +28,7 @@ from artgen import __version__
 from artgen.console import Console
 from artgen.engines import ray_cluster
 from artgen.errors import ArtgenError, RunError, UsageError
-from artgen.storage import uri
+from artgen.storage import scratch, uri
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_run import train_gan
 from artgen.training.journal import read_log
@@ -125,7 +125,7 @@ def _fit(orders: Orders, pool: ray_cluster.Pool, report: Report) -> Exception | 
     resources = {"CPU": float(pool.cpus), **({"GPU": float(pool.gpus)} if pool.gpus else {})}
     workers = pool.most if pool.least == pool.most else (pool.least, pool.most)
     errors: list[Exception] = []
-    with tempfile.TemporaryDirectory(prefix="artgen-ray-train-", ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(dir=scratch.folder(), ignore_cleanup_errors=True) as place:
         trainer = TorchTrainer(
             _work,
             train_loop_config={"orders": orders},
@@ -134,7 +134,7 @@ def _fit(orders: Orders, pool: ray_cluster.Pool, report: Report) -> Exception | 
             ),
             # Ray's own retries do not tell an error of the user from a lost machine; _carry does.
             run_config=RunConfig(
-                storage_path=scratch, failure_config=FailureConfig(max_failures=0),
+                storage_path=place, failure_config=FailureConfig(max_failures=0),
                 logging_config=LoggingConfig(log_level="ERROR"),
             ),
         )  # fmt: skip

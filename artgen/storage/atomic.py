@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import platform
 import secrets
 import stat
 import tempfile
@@ -15,7 +13,9 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from artgen.errors import StorageError, UsageError
+from artgen.storage import scratch
 from artgen.storage import uri as uris
+from artgen.storage.owner import is_gone, this_host
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -54,7 +54,7 @@ def open_for_commit(uri: str, options: uris.Options | None = None, *, fsync: boo
             spool, mode = _create_beside(path)
     else:
         with _explained(uri):
-            fd, spool = tempfile.mkstemp(prefix=PREFIX, suffix=".tmp")
+            fd, spool = tempfile.mkstemp(dir=scratch.folder())
             os.close(fd)
             mode = None
     try:
@@ -116,24 +116,6 @@ def _owner_is_gone(name: str) -> bool:
     host, _, rest = name.removeprefix(PREFIX).partition("-")
     pid = rest.partition("-")[0]
     return pid.isdigit() and is_gone(host, int(pid))
-
-
-def is_gone(host: str, pid: int) -> bool:
-    """Whether `host` (as `this_host` tells it) is this machine, and no process `pid` runs on it."""
-    if host != this_host():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # it runs, as somebody else
-        return False
-    return False
-
-
-def this_host() -> str:
-    """This machine, as names of temporary files and leases tell it."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def _create_beside(path: str) -> tuple[str, int]:

@@ -21,6 +21,7 @@ from typing import Any
 from artgen.errors import StorageError
 from artgen.storage import atomic
 from artgen.storage import uri as uris
+from artgen.storage.owner import is_gone, this_host
 
 # A holder without a sign of life for this time is taken for dead (on its own machine at once, when its process is gone).
 LEASE_S = 30.0
@@ -32,7 +33,7 @@ POLL_S = 1.0
 def hold(folder: str, name: str, say: Callable[[str], None], options: uris.Options | None = None) -> Iterator[None]:
     """Holds the lease `name` of `folder`; waits while another holds it, and says so. Raises StorageError."""
     facts = {
-        "host": atomic.this_host(), "machine": platform.node(), "pid": os.getpid(), "token": secrets.token_hex(8),
+        "host": this_host(), "machine": platform.node(), "pid": os.getpid(), "token": secrets.token_hex(8),
         "renewed": 0, "ended": False,
     }  # fmt: skip
     place = _acquire(folder, name, facts, say, options)
@@ -89,7 +90,7 @@ def _latest(folder: str, name: str, options: uris.Options | None) -> tuple[int, 
 
 def _is_free(data: bytes, unchanged_s: float) -> bool:
     facts = json.loads(data)
-    return facts["ended"] or unchanged_s >= LEASE_S or atomic.is_gone(facts["host"], facts["pid"])
+    return facts["ended"] or unchanged_s >= LEASE_S or is_gone(facts["host"], facts["pid"])
 
 
 def _create(place: str, facts: dict[str, Any], options: uris.Options | None) -> bool:

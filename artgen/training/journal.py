@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from artgen.storage import atomic, uri
+from artgen.storage import atomic, scratch, uri
 
 LOG = "log.jsonl"
 
@@ -26,7 +26,7 @@ class Journal:
         self._run, self._options = run, options
         self._log = uri.join(run, LOG)
         self._text = "" if uri.is_local(run) else (uri.read_or_none(self._log, options) or b"").decode()
-        self._spool = None if uri.is_local(run) else TemporaryDirectory(prefix="artgen-tensorboard-")
+        self._spool = None if uri.is_local(run) else TemporaryDirectory(dir=scratch.folder())
         folder = self._spool.name if self._spool else uri.local_path(uri.join(run, "tensorboard"))
         self._board = _board(folder, step)
 

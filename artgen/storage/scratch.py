@@ -1,0 +1,44 @@
+"""The temporary folder of this process. What a killed process left of its own, the next one removes."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from functools import lru_cache
+
+from artgen.storage.owner import is_gone, this_host
+
+_NAME = re.compile(r"artgen-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}")
+
+
+def folder() -> str:
+    """The path of a folder that only its owner can read, always the same one; it goes when the process ends."""
+    return _folder(os.getpid())
+
+
+@lru_cache(maxsize=1)  # by process: one that was forked needs another
+def _folder(pid: int) -> str:
+    _sweep()
+    made = os.path.join(tempfile.gettempdir(), f"artgen-{this_host()}-{pid}-{secrets.token_hex(4)}")
+    os.mkdir(made, 0o700)
+    atexit.register(_remove, made, pid)
+    return made
+
+
+def _remove(made: str, pid: int) -> None:
+    if os.getpid() == pid:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Removes the folders of processes of this machine that are gone, if they are this user's."""
+    with os.scandir(tempfile.gettempdir()) as found:
+        for entry in found:
+            name = _NAME.fullmatch(entry.name)
+            # mkdir and rmtree follow no link, so nobody can point this elsewhere.
+            if name and entry.is_dir(follow_symlinks=False) and is_gone(name[1], int(name[2])):
+                shutil.rmtree(entry.path, ignore_errors=True)
