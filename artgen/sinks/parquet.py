@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
 from typing import IO, Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from artgen.errors import StorageError
 from artgen.records import Row
 from artgen.sinks.base import picture_facts
 from artgen.sinks.spool import Spool
-from artgen.storage import uri
+from artgen.storage import atomic, uri
 
 FOLDER = "parquet"
 # A row group is what a reader holds in memory at once, and what this sink holds before it spools.
@@ -83,12 +84,8 @@ class Parquet:
             return
         if self._writer is None:
             self._writer = _writer(self._spool.file, GENERATED_SCHEMA if "seed" in self._group[0] else SCHEMA)
-        try:
+        with atomic.explained(self._uri):
             self._writer.write_table(pa.Table.from_pylist(self._group, schema=self._writer.schema))
-        except OSError as error:
-            raise StorageError(
-                f"cannot spool {uri.shown(self._uri)!r}: {uri.explain(error)}; free space where it is spooled"
-            ) from error
         self._group, self._group_bytes = [], 0
 
     def commit(self) -> None:
@@ -98,14 +95,14 @@ class Parquet:
             uri.remove(self._uri, self._options)
             return
         self._flush()
-        self._close()
+        with atomic.explained(self._uri):
+            self._close()
         self._spool.publish()
 
     def abort(self) -> None:
-        try:
+        with suppress(OSError):  # a full disk, maybe: what it cannot hold is thrown away anyhow
             self._close()
-        finally:
-            self._spool.discard()
+        self._spool.discard()
 
     def _close(self) -> None:
         if self._writer is not None:

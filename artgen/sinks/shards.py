@@ -13,13 +13,14 @@ import math
 import posixpath
 import tarfile
 from collections.abc import Mapping, Set
+from contextlib import suppress
 from typing import IO, Any, cast
 
 from artgen.errors import StorageError
 from artgen.records import Row
 from artgen.sinks.base import picture_facts
 from artgen.sinks.spool import Spool
-from artgen.storage import uri
+from artgen.storage import atomic, uri
 
 FOLDER = "shards"
 
@@ -45,12 +46,8 @@ class Shard:
     def append(self, member: str, data: bytes) -> None:
         header = tarfile.TarInfo(member)
         header.size = len(data)
-        try:
+        with atomic.explained(self._uri):
             self._tar.addfile(header, io.BytesIO(data))
-        except OSError as error:
-            raise StorageError(
-                f"cannot spool {uri.shown(self._uri)!r}: {uri.explain(error)}; free space where it is spooled"
-            ) from error
         # tarfile keeps every header for reading; a writer needs none, and memory must stay flat.
         self._tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue] (missing from the stubs)
         self._members += 1
@@ -61,14 +58,14 @@ class Shard:
             self.abort()
             uri.remove(self._uri, self._options)
             return
-        self._tar.close()
+        with atomic.explained(self._uri):
+            self._tar.close()
         self._spool.publish()
 
     def abort(self) -> None:
-        try:
+        with suppress(OSError):  # a full disk, maybe: what it cannot hold is thrown away anyhow
             self._tar.close()
-        finally:
-            self._spool.discard()
+        self._spool.discard()
 
 
 def open(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Shard:

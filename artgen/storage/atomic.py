@@ -37,7 +37,7 @@ def write(uri: str, data: bytes | memoryview, options: uris.Options | None = Non
             file.write(data)
         return
     fs, path = uris.filesystem(uri, options)
-    with _explained(uri):
+    with explained(uri):
         _make_parents(fs, path)
         fs.pipe_file(path, bytes(data))
 
@@ -50,15 +50,15 @@ def open_for_commit(uri: str, options: uris.Options | None = None, *, fsync: boo
     """
     if uris.is_local(uri):
         path = os.path.abspath(uris.local_path(uri))
-        with _explained(uri):
+        with explained(uri):
             spool, mode = _create_beside(path)
     else:
-        with _explained(uri):
+        with explained(uri):
             fd, spool = tempfile.mkstemp(dir=scratch.folder())
             os.close(fd)
             mode = None
     try:
-        with _explained(uri):
+        with explained(uri):
             with open(spool, "w+b") as file:
                 yield file
                 file.flush()
@@ -105,7 +105,7 @@ def check_writable(folder_uri: str, options: uris.Options | None = None) -> None
             os.unlink(uris.local_path(probe))
         else:
             fs, path = uris.filesystem(probe, options)
-            with _explained(probe):
+            with explained(probe):
                 fs.rm_file(path)
     except (StorageError, OSError) as error:
         raise UsageError(f"OUTPUT {uris.shown(folder_uri)!r} cannot be written to: {error}") from error
@@ -173,7 +173,7 @@ def _fsync_folder(folder: str) -> None:
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
+def explained(uri: str) -> Iterator[None]:
     """Any error of the operating system or the store as StorageError with the place, the reason and a fix."""
     try:
         yield
