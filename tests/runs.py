@@ -6,9 +6,11 @@ import hashlib
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,17 @@ def artgen_here(*args: str | Path) -> subprocess.CompletedProcess[str]:
     with redirect_stdout(out), redirect_stderr(err):
         code = main([*map(str, args)])
     return subprocess.CompletedProcess([], code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The limit on file sizes is the nearest thing to a full disk that any user may set up; the error is real."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def rows(output: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import time
@@ -18,7 +17,7 @@ from safetensors.torch import load_file
 
 from artgen.storage import uri
 from tests import pictures
-from tests.runs import ARTGEN, artgen, artgen_here, environment, shas, tree
+from tests.runs import ARTGEN, artgen, artgen_here, environment, files_of_at_most, shas, tree
 from tests.s3 import S3Server, s3_server  # noqa: F401
 
 TOY = """
@@ -149,12 +148,8 @@ def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(tmp_path: Path, t
     flags = [source, tmp_path / "run", "--recipe", toy]
     assert artgen_here("train", "restorer", *flags, "--set", "steps=3").returncode == 0
     before = tree(tmp_path / "run" / "checkpoints")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
+    with files_of_at_most(20_000):
         full = artgen_here("train", "restorer", *flags)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert full.returncode == 1
     assert "free some space" in full.stdout
     assert "step 3 is saved" in full.stdout

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import time
@@ -16,7 +15,7 @@ from PIL import Image
 
 from artgen.training.state import last_step
 from tests import pictures
-from tests.runs import ARTGEN, artgen, artgen_here, environment, tree
+from tests.runs import ARTGEN, artgen, artgen_here, environment, files_of_at_most, tree
 
 TOY = """
 model = "r3"
@@ -102,12 +101,8 @@ def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(tmp_path: Path, t
     flags = ["train", "gan", source, tmp_path / "run", "--recipe", toy]
     assert artgen_here(*flags, "--set", "images=12").returncode == 0
     before = tree(tmp_path / "run" / "checkpoints")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
+    with files_of_at_most(20_000):
         full = artgen_here(*flags)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert full.returncode == 1
     assert "free some space" in full.stdout
     assert "step 3 is saved" in full.stdout

@@ -6,30 +6,20 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from artgen.commands.generate import generate
 from artgen.config import GenerateConfig
 from artgen.console import Console
-from artgen.engines import ray_cluster
 from artgen.engines.ray_data import RayEngine
 from tests.generators import write_run
 from tests.ray.faults import FaultyWorker, lines
 from tests.runs import rows, run_json, shas, tree
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray_cluster.start_private(2)
-    yield
-    ray.shutdown()
 
 
 def run(model: Path, output: Path, engine: Any = "ray", **settings: Any) -> int:

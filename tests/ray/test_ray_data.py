@@ -7,12 +7,10 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from artgen.commands.restore import restore
 from artgen.config import RestoreConfig
@@ -27,13 +25,6 @@ from tests.runs import rows, run_json, shas, tree
 
 # Some ten seconds a test on an idle machine, minutes where Ray waits for cores that others use.
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray_cluster.start_private(2)
-    yield
-    ray.shutdown()
 
 
 def run(source: Path, output: Path, engine: Any = "ray", **settings: Any) -> int:

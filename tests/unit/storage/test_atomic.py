@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 from artgen.errors import StorageError, UsageError
 from artgen.storage import atomic
 from artgen.storage import uri as uris
+from tests.runs import files_of_at_most
 
 
 def tree(folder):
@@ -74,14 +74,11 @@ def test_memory_store_takes_both_ways():
 
 
 def test_a_full_disk_names_place_and_reason_and_leaves_nothing(tmp_path):
-    # The limit on file sizes is the nearest thing to a full disk that any user may set up; the error is real.
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(StorageError, match=r"a\.bin.*File too large \(errno 27\); free some space"):
-            atomic.write(str(tmp_path / "a.bin"), bytes(1_000_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        files_of_at_most(100_000),
+        pytest.raises(StorageError, match=r"a\.bin.*File too large \(errno 27\); free some space"),
+    ):
+        atomic.write(str(tmp_path / "a.bin"), bytes(1_000_000))
     assert tree(tmp_path) == []
 
 

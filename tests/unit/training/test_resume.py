@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from artgen.training.rank import check_agreement
 from artgen.training.recipe import RestorerRecipe
 from artgen.training.run import fresh
 from artgen.training.state import checkpoints, last_step, load_checkpoint, save_checkpoint
+from tests.runs import files_of_at_most
 
 FACTS = Facts(name="toy", architecture="toy")
 OPTIMIZERS = {"SGD": 0.05, "AdamW": 1e-3}
@@ -170,14 +170,9 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     fuller = state()
     fuller.step = 2
     fuller.network.body[0] = nn.Conv2d(3, 4000, 3)
-    # The limit on file sizes is the nearest thing to a full disk that any user may set up; the error is real.
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(StorageError, match=r"step-00000002.*free some space.*the one before it is intact"):
-            save_checkpoint(fuller, tmp_path, FACTS)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    told = r"step-00000002.*free some space.*the one before it is intact"
+    with files_of_at_most(100_000), pytest.raises(StorageError, match=told):
+        save_checkpoint(fuller, tmp_path, FACTS)
     again = state(dropout=0.1)
     assert load_checkpoint(again, tmp_path)
     assert again.step == last_step(tmp_path) == 1
