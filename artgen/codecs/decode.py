@@ -12,7 +12,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, WebPImagePlugin
 
 from artgen.codecs import deep, frames, metadata, modes, reason
 from artgen.codecs.metadata import Metadata
-from artgen.codecs.picture import MAX_PIXELS, Picture
+from artgen.codecs.picture import MAX_PIXELS, Admit, Picture
 from artgen.errors import DecodeFailed, TooManyPixels, UnsupportedImage
 
 __all__ = ["MAX_PIXELS", "Picture", "decode"]
@@ -34,8 +34,9 @@ _REGISTERED = (
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated image is an error, whatever another library has set
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """One image file to pixels; of an animation or a document, the first picture.
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, admit: Admit | None = None) -> Picture:
+    """One image file to pixels; of an animation or a document, the first picture. `admit` is called once the header is
+    known, and again where a broken file is tried in another way.
 
     Raises DecodeFailed (corrupt, truncated, not an image), UnsupportedImage (a sound file of a kind that is
     not read) and TooManyPixels (by the header, before any pixel is decoded).
@@ -43,14 +44,14 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     if max_pixels > 2 * (Image.MAX_IMAGE_PIXELS or max_pixels):
         Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)  # Pillow raises at twice its limit; ours must come first
     try:
-        return _decode(data, max_pixels)
+        return _decode(data, max_pixels, admit)
     except TooManyPixels:
         raise
     except Exception as error:
         bare = pixels_only(data)
         if bare is not None:
             try:
-                picture = _decode(bare, max_pixels)
+                picture = _decode(bare, max_pixels, admit)
             except Exception:  # noqa: BLE001 - the first error says what is wrong with the file itself
                 raise error from None
             note = f"left out: all PNG metadata, as it is broken ({error})"
@@ -58,13 +59,13 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
         raise
 
 
-def _decode(data: bytes, max_pixels: int) -> Picture:
+def _decode(data: bytes, max_pixels: int, admit: Admit | None) -> Picture:
     image = None
     try:
         image = _open(data)
         if image is None:
-            return _decode_bare_tiff(data, max_pixels)
-        _check_size(image.size, max_pixels)
+            return _decode_bare_tiff(data, max_pixels, admit)
+        _check_size(image.size, max_pixels, admit)
         return _read(image, data, max_pixels)
     except Exception as error:
         label = (image.format if image else None) or "image"
@@ -89,12 +90,14 @@ def _open(data: bytes) -> ImageFile.ImageFile | None:
     return Image.open(stream, formats=tuple(_RARE))
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+def _check_size(size: tuple[int, int], max_pixels: int, admit: Admit | None = None) -> None:
     width, height = size
     if width <= 0 or height <= 0:
         raise DecodeFailed(f"corrupt: its header says {width} x {height} pixels")
     if width * height > max_pixels:
         raise reason.too_many(width, height, max_pixels)
+    if admit is not None:
+        admit(width * height)
 
 
 def _read(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> Picture:
@@ -150,11 +153,11 @@ def turn(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(array[:: -1 if down else 1, :: -1 if right else 1])
 
 
-def _decode_bare_tiff(data: bytes, max_pixels: int) -> Picture:
+def _decode_bare_tiff(data: bytes, max_pixels: int, admit: Admit | None) -> Picture:
     tiff = deep.bare_tiff(data)
     if tiff is None:
         raise reason.not_an_image(data)
-    _check_size((tiff.width, tiff.height), max_pixels)
+    _check_size((tiff.width, tiff.height), max_pixels, admit)
     array = deep.decode_bare_tiff(data, tiff)
     notes: list[str] = []
     if array.dtype not in (np.uint8, np.uint16):

@@ -23,7 +23,7 @@ import numpy as np
 
 from artgen import errors
 from artgen.codecs.metadata import Metadata
-from artgen.codecs.picture import Picture
+from artgen.codecs.picture import Admit, Picture
 
 # -c, not -m: the child then takes over this process's sys.path, which a Ray worker or a notebook has changed.
 _BOOT = (
@@ -56,9 +56,10 @@ class Guard:
         self._shared = _anonymous_file()
         self._start()
 
-    def decode(self, data: bytes) -> Picture:
-        """As `decode.decode`, and: raises ImageTimeout when it takes longer than timeout_s, DecoderCrashed when
-        the process dies of it. Either way the next image finds a new process. RunError: no process can start.
+    def decode(self, data: bytes, admit: Admit | None = None) -> Picture:
+        """As `decode.decode`, and: raises ImageTimeout when it takes longer than timeout_s, without the time that `admit`
+        waits, DecoderCrashed when the process dies of it. Either way the next image finds a new process. RunError: no
+        process can start. `admit` is called at most once.
         """
         if self._child.poll() is not None:  # killed from outside between two images
             self._restart()
@@ -66,7 +67,15 @@ class Guard:
         deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
         try:
             self._send(data, deadline)
-            answer = json.loads(self._receive(*struct.unpack(">I", self._receive(4, deadline)), deadline))
+            answer = self._answer(deadline)
+            if "pixels" in answer:
+                if admit is not None:
+                    asked = time.monotonic()
+                    admit(answer["pixels"])
+                    deadline = None if deadline is None else deadline + time.monotonic() - asked
+                self._set_timeout(deadline)
+                self._socket.sendall(b"g")
+                answer = self._answer(deadline)
             if "error" in answer:
                 raise getattr(errors, answer["error"])(answer["message"])
             blobs = [self._receive(size, deadline) if size >= 0 else None for size in answer["blobs"]]
@@ -144,6 +153,9 @@ class Guard:
         self._child.kill()
         self._stop()
         self._start()
+
+    def _answer(self, deadline: float | None) -> dict:
+        return json.loads(self._receive(*struct.unpack(">I", self._receive(4, deadline)), deadline))
 
     def _send(self, data: bytes, deadline: float | None) -> None:
         self._set_timeout(deadline)

@@ -38,16 +38,37 @@ def main(parent: str, link: str, shared: str, max_pixels: str, memory_bytes: str
             data = _receive(connection, *struct.unpack(">Q", size))
             if data is None:
                 return
-            # the last resort, should the parent be gone and a decoder hold the interpreter for ever
-            signal.setitimer(signal.ITIMER_REAL, limit_s + _GRACE_S if limit_s else 0)
-            answer = _answer(bytes(data), int(max_pixels), int(shared))
+            answer = _answer(bytes(data), int(max_pixels), int(shared), Admission(connection, limit_s))
             signal.setitimer(signal.ITIMER_REAL, 0)
             connection.sendall(answer)
 
 
-def _answer(data: bytes, max_pixels: int, shared: int) -> bytes:
+class Admission:
+    """Asks the parent once for an image's pixels and waits for its leave, while no clock runs."""
+
+    def __init__(self, connection: socket.socket, limit_s: float) -> None:
+        self._connection, self._limit_s = connection, limit_s
+        self._asked = False
+        self._wind()
+
+    def __call__(self, pixels: int) -> None:
+        if self._asked:  # the same image is tried in another way
+            return
+        self._asked = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._connection.sendall(_framed({"pixels": pixels}))
+        if _receive(self._connection, 1) is None:
+            os._exit(1)
+        self._wind()
+
+    def _wind(self) -> None:
+        """The last resort, should the parent be gone and a decoder hold the interpreter for ever."""
+        signal.setitimer(signal.ITIMER_REAL, self._limit_s + _GRACE_S if self._limit_s else 0)
+
+
+def _answer(data: bytes, max_pixels: int, shared: int, admit: Admission) -> bytes:
     try:
-        picture = decode(data, max_pixels=max_pixels)
+        picture = decode(data, max_pixels=max_pixels, admit=admit)
         _share(picture, shared)
     except ImageError as error:
         return _framed({"error": type(error).__name__, "message": str(error)})

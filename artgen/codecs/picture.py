@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from artgen.codecs.metadata import Metadata
+
+Admit = Callable[[int], object]
+"""Is told how many pixels an image's header claims and may wait, before their memory is taken."""
 
 MAX_PIXELS = 178_956_970  # Pillow's own bound for an error: 2 x 1 GiB / 12 bytes
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import queue
 
-from artgen.codecs.decode import Picture
 from artgen.codecs.guard import Guard
+from artgen.codecs.picture import Admit, Picture
 
 
 class GuardPool:
@@ -17,11 +17,11 @@ class GuardPool:
         for guard in self._all:
             self._idle.put(guard)
 
-    def decode(self, data: bytes) -> Picture:
+    def decode(self, data: bytes, admit: Admit | None = None) -> Picture:
         """As `codecs.guard.Guard.decode`; waits while all guards are busy."""
         guard = self._idle.get()
         try:
-            return guard.decode(data)
+            return guard.decode(data, admit)
         finally:
             self._idle.put(guard)
 

@@ -6,16 +6,16 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from artgen.codecs.credentials import Credentials, Signer
-from artgen.codecs.decode import Picture
 from artgen.codecs.encode import Format, encode
 from artgen.codecs.marking import Mark
+from artgen.codecs.picture import Picture
 from artgen.codecs.pool import GuardPool
 from artgen.errors import ArtgenError, ImageError, ImageTimeout, RestoreFailed, RunError
 from artgen.inference.forward import Forward
@@ -28,9 +28,9 @@ from artgen.storage import uri
 from artgen.storage.archive import MAX_BYTES, Reader
 from artgen.work.unit import Made
 
-# Pixels of decoded images that may be in work at once: one large image waits for the others, so peak memory is that of
-# the largest image and not of as many as there are threads.
-PIXELS_IN_WORK = 48_000_000
+# Pixels that may be in work at once for each thread, from the first that is decoded: a photograph of a camera for each. A
+# larger image waits for others to end, so peak memory is not that of as many of the largest as there are threads.
+PIXELS_A_THREAD = 24_000_000
 _FORMATS: dict[str, Format] = {"jpg": "jpeg", "webp": "webp", "png": "png"}
 
 
@@ -69,19 +69,19 @@ class RestoreJob:
 
     def open(self, model: Restorer, threads: int, guards: GuardPool | None = None) -> Restoration:
         guards = guards or GuardPool(threads, self.max_pixels, self.image_timeout or None)
-        return Restoration(self, model, guards)
+        return Restoration(self, model, guards, threads)
 
 
 class Restoration:
     """A job opened on one machine: the model on its device, readers, one decoder process for each thread."""
 
-    def __init__(self, job: RestoreJob, restorer: Restorer, guards: GuardPool) -> None:
+    def __init__(self, job: RestoreJob, restorer: Restorer, guards: GuardPool, threads: int) -> None:
         self._job = job
         self._stop = threading.Event()
         self._forward = Forward(restorer, device=job.device, precision=job.precision, batch=job.batch)
         self._reader = Reader(job.storage_options, job.index_folder)
         self._guards = guards
-        self._gate = PixelGate(PIXELS_IN_WORK)
+        self._gate = PixelGate(threads * PIXELS_A_THREAD)
         self._signer = Signer(job.credentials) if job.credentials is not None else None
         # No file of an image that --max-pixels allows is larger: 16 bits of red, green, blue and alpha.
         self._most_bytes = max(MAX_BYTES, 8 * job.max_pixels)
@@ -131,9 +131,9 @@ class Restoration:
             return replace(row, error_type=type(error).__name__, error_message=str(error)), None
 
     def _restore(self, entry: Entry, source: bytes, row: Row) -> tuple[Row, bytes]:
-        picture = self._guards.decode(source)
-        height, width = picture.pixels.shape[:2]
-        with self._gate.enter(height * width):
+        with ExitStack() as inside:
+            picture = self._guards.decode(source, lambda pixels: inside.enter_context(self._gate.enter(pixels)))
+            height, width = picture.pixels.shape[:2]
             notes = list(picture.notes)
             picture, mask = self._mask(entry, picture, notes)
             limit = self._job.image_timeout

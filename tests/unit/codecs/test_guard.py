@@ -96,6 +96,38 @@ def test_time_limit_ends_the_work_and_the_next_image_is_done(slow):
         assert np.array_equal(guard.decode(saved(photo(), "PNG")).pixels, photo())
 
 
+def test_memory_is_asked_for_before_it_is_taken_and_the_wait_is_not_the_images_own():
+    asked = []
+    with Guard(MAX_PIXELS, 1.0) as guard:
+
+        def admit(pixels: int) -> None:
+            asked.append((pixels, os.fstat(guard._shared).st_size))
+            time.sleep(1.2)
+
+        data = saved(photo(), "PNG")
+        assert np.array_equal(guard.decode(data, admit).pixels, photo())
+        height, width = photo().shape[:2]
+        assert asked == [(height * width, 0)], "no pixel is there yet"
+        with pytest.raises(TooManyPixels):
+            guard.decode(saved(Image.new("L", (8001, 8000)), "PNG"), admit)
+        assert len(asked) == 1
+        # A file that is tried in two ways asks once.
+        broken = data.replace(b"IDAT", b"tEXt", 1)
+        with pytest.raises(DecodeFailed):
+            guard.decode(broken, admit)
+        assert len(asked) == 2
+
+
+def test_whoever_gives_up_waiting_leaves_a_decoder_that_works():
+    def give_up(pixels: int) -> None:
+        raise KeyboardInterrupt
+
+    with Guard(MAX_PIXELS, 5.0) as guard:
+        with pytest.raises(KeyboardInterrupt):
+            guard.decode(saved(photo(), "PNG"), give_up)
+        assert np.array_equal(guard.decode(saved(photo(), "PNG")).pixels, photo())
+
+
 def test_a_decoder_that_hangs_is_ended():
     with Guard(MAX_PIXELS, 0.3) as guard:
         guard.decode(saved(photo(), "PNG"))

@@ -32,7 +32,7 @@ def guards() -> Iterator[GuardPool]:
 
 def maker(guards: GuardPool, **flags: object) -> Restoration:
     job = RestoreJob("identity", "0", RestoreOptions(), max_pixels=10**6, **flags)  # pyright: ignore[reportArgumentType]
-    return Restoration(job, load("identity"), guards)
+    return Restoration(job, load("identity"), guards, 1)
 
 
 def source(path: Path, data: bytes) -> Source:
@@ -99,7 +99,7 @@ def test_the_time_that_an_image_waits_for_others_is_not_its_own(guards: GuardPoo
     entry = Entry(source(tmp_path / "x.png", png(Image.fromarray(PHOTO))), "x.png")
     work = maker(guards, image_timeout=1.0)
     made: list[Made] = []
-    with work._gate.enter(restoration.PIXELS_IN_WORK):
+    with work._gate.enter(restoration.PIXELS_A_THREAD):
         thread = threading.Thread(target=lambda: made.append(work.make(entry)))
         thread.start()
         time.sleep(1.5)
