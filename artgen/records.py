@@ -69,7 +69,8 @@ class Row:
 
     noise_* are estimated standard deviations, change_* absolute differences, all on a scale of 0-255; seconds is the time
     that this image took; `source_version` and `output_name` let a grown archive be told from a changed one. A generated
-    picture has a seed, and a class name if its model has classes.
+    picture has a seed, and a class name if its model has classes; output_width and output_height are those of the written
+    picture, which an upscaler makes larger.
     """
 
     key: str
@@ -100,6 +101,8 @@ class Row:
     unit: str
     seed: int | None = None
     class_name: str | None = None
+    output_width: int | None = None
+    output_height: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ def row(key: str, **values: object) -> Row:
         attempts=1,
         notes="",
         unit=UNIT,
+        output_width=4,
+        output_height=3,
     )
     return replace(plain, **values)  # pyright: ignore[reportArgumentType]
 

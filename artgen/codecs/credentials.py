@@ -7,7 +7,7 @@ and other bytes.
 
 from __future__ import annotations
 
-import hashlib
+import datetime
 import io
 import json
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from artgen import __version__
 from artgen.codecs.encode import Encoded, Format
 from artgen.codecs.marking import TERMS, Mark
-from artgen.errors import RestoreFailed, UsageError
+from artgen.errors import RestoreFailed, RunError, UsageError
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -26,6 +26,10 @@ _KINDS = {
     b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp", b"II*\x00": "image/tiff",
     b"MM\x00*": "image/tiff", b"GIF8": "image/gif",
 }  # fmt: skip
+_FIX = (
+    "give CERT,KEY as PEM files: a chain for signing (the signer's certificate first, not self-signed) and its private "
+    "key as PKCS#8"
+)
 _PARENT = "parent"
 _EC = {256: "es256", 384: "es384", 521: "es512"}
 
@@ -38,8 +42,18 @@ class Credentials:
     key: bytes = field(repr=False)  # Ray logs what it is given
 
     @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(self.certificates).hexdigest()
+    def signer(self) -> str:
+        """Whose signature it is, which stays when a certificate is renewed. Raises UsageError for what is no certificate."""
+        return self.certificate.subject.rfc4514_string()
+
+    @property
+    def certificate(self) -> Certificate:
+        from cryptography import x509
+
+        try:
+            return x509.load_pem_x509_certificates(self.certificates)[0]
+        except ValueError as error:
+            raise UsageError(f"--c2pa: the certificate cannot be read ({error}): {_FIX}") from error
 
 
 class Signer:
@@ -58,20 +72,21 @@ class Signer:
             info = c2pa.C2paSignerInfo(
                 _algorithm(credentials).encode(), credentials.certificates, credentials.key, None
             )
-            # A thumbnail is a second picture, of which nobody asked for.
-            settings = {"builder": {"thumbnail": {"enabled": False}}}
+            # A thumbnail is a second picture, of which nobody asked for; and no address in a picture is ever opened.
+            settings = {
+                "builder": {"thumbnail": {"enabled": False}},
+                "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
+            }
             self._context = c2pa.Context.from_dict(settings, signer=c2pa.Signer.from_info(info))
             self._sign(
                 _smallest_png(), "png", [_action("c2pa.created", Mark("trainedAlgorithmicMedia", "artgen", ""))], ""
             )
-        except (c2pa.C2paError, ValueError) as error:
-            raise UsageError(
-                f"--c2pa: {error}; give CERT,KEY as PEM files: a chain for signing (the signer's certificate first, not "
-                "self-signed) and its private key as PKCS#8"
-            ) from error
+        except c2pa.C2paError as error:
+            raise UsageError(f"--c2pa: {error}; {_FIX}") from error
+        self._ends = credentials.certificate.not_valid_after_utc
 
     def created(self, data: bytes, format: Format, mark: Mark, title: str) -> bytes:
-        """The file of a picture that a model drew, signed. Raises RestoreFailed."""
+        """The file of a picture that a model drew, signed. Raises RunError, RestoreFailed."""
         return self._signed(data, format, [_action("c2pa.created", mark)], title)
 
     def edited(self, data: bytes, format: Format, mark: Mark | None, title: str, source: bytes) -> Encoded:
@@ -96,6 +111,10 @@ class Signer:
         try:
             return self._sign(data, format, actions, title, parent)
         except self._c2pa.C2paError as error:
+            if datetime.datetime.now(datetime.UTC) > self._ends:  # no picture is to blame
+                raise RunError(
+                    f"the certificate of --c2pa ended on {self._ends:%Y-%m-%d}: renew it and give the same command again"
+                ) from error
             raise RestoreFailed(f"could not be signed: {error}; leave --c2pa out for this picture") from error
 
     def _sign(
@@ -126,19 +145,17 @@ def _action(name: str, mark: Mark) -> dict[str, Any]:
 
 def _algorithm(credentials: Credentials) -> str:
     """The name of the signature that fits the certificate's key (C2PA specification 2.2, section 13.2)."""
-    from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-    certificate: Certificate = x509.load_pem_x509_certificates(credentials.certificates)[0]
-    public = certificate.public_key()
+    public = credentials.certificate.public_key()
     if isinstance(public, ed25519.Ed25519PublicKey):
         return "ed25519"
     if isinstance(public, ec.EllipticCurvePublicKey) and public.key_size in _EC:
         return _EC[public.key_size]
     if isinstance(public, rsa.RSAPublicKey):
         return "ps256"
-    raise ValueError(
-        f"a certificate with a {type(public).__name__} cannot sign: use Ed25519, P-256, P-384, P-521 or RSA"
+    raise UsageError(
+        f"--c2pa: a certificate with a {type(public).__name__} cannot sign: use Ed25519, P-256, P-384, P-521 or RSA; {_FIX}"
     )
 
 

@@ -22,7 +22,7 @@ _LASTING = {
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _START_TAG = re.compile(rb"""<[^"'>]*(?:"[^"]*"[^"'>]*|'[^']*'[^"'>]*)*>""")
-_ATTRIBUTE = re.compile(rb"""\s+(?:([^\s=:"']+):)?([^\s=:"']+)\s*=\s*(?:"[^"]*"|'[^']*')""")
+_ATTRIBUTE = re.compile(rb"""(?<!\s)\s++(?:([^\s=:"']+):)?([^\s=:"']+)\s*=\s*(?:"[^"]*"|'[^']*')""")
 _PACKET = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="'
     + _RDF + '">{}</rdf:RDF></x:xmpmeta>\n<?xpacket end="w"?>'
@@ -143,15 +143,15 @@ class _Reader:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         found, at = self._found, self.parser.CurrentByteIndex
-        path = [*(opened for opened, _ in self._open), name]
+        parents = [opened for opened, _ in self._open[-2:]]
         self._open.append((name, at))
         if name == f"{_RDF} RDF":
             found.roots += 1
             found.rdf = self._tag(at)
-        elif path[-2:] == [f"{_RDF} RDF", f"{_RDF} Description"]:
+        elif parents[-1:] == [f"{_RDF} RDF"] and name == f"{_RDF} Description":
             found.about = found.about or attributes.get(f"{_RDF} about", "")
             self._attributes(at, attributes)
-        elif path[-3:-1] == [f"{_RDF} RDF", f"{_RDF} Description"] and name.startswith(_IPTC):
+        elif parents == [f"{_RDF} RDF", f"{_RDF} Description"] and name.startswith(_IPTC):
             if name == f"{_IPTC} DigitalSourceType":
                 self._text = [attributes.get(f"{_RDF} resource", "")]
             else:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from artgen.commands.places import told
+from artgen.commands.places import end_overwriting, told
 from artgen.config import GenerateConfig, RestoreConfig, RunConfig
 from artgen.console import Console
 from artgen.errors import RunError
@@ -42,10 +42,27 @@ def carry(
         ended = f"{type(error).__name__}: {error}"
     finally:
         console.end()
+    if ended == "done":
+        drop_uncommitted(config.output, config.storage_options)
+        end_overwriting(config.output, config.storage_options)
     run = runlog.run_facts(engine.name, job.device, tally, started, time.monotonic() - clock, ended)
     facts = {"name": uri.shown(job.model), "sha256": job.model_sha256, "facts": asdict(model.facts)}
     runlog.write(plan, told(config), facts, run, config.storage_options)
     return conclude(plan, config, run, console)
+
+
+def drop_uncommitted(output: str, options: dict[str, Any] | None) -> None:
+    """Removes parts and shards of units without rows: a process died between its sinks and its rows, and a later plan has
+    given its pictures to other units.
+    """
+    from artgen.sinks import parquet, shards
+
+    units = set(Ledger(output, options).units())
+    for sink in (parquet, shards):
+        folder = uri.join(output, sink.FOLDER)
+        for name in uri.names(folder, options):
+            if (unit := sink.unit_of(name)) is not None and unit not in units:
+                uri.remove(uri.join(folder, name), options)
 
 
 def _consume(outcomes: Iterator[Outcome], tally: Tally) -> None:

@@ -9,8 +9,9 @@ from artgen.commands.carry import carry, open_engine
 from artgen.commands.places import check_output, clear_output, credentials_of, place
 from artgen.config import GenerateConfig
 from artgen.console import Console
-from artgen.errors import UsageError
-from artgen.storage import uri
+from artgen.errors import ArtgenError, UsageError
+from artgen.records import Source
+from artgen.storage import archive, uri
 from artgen.work import plan as plans
 from artgen.work.lock import only_driver
 from artgen.work.seed_listing import SeedListing
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from artgen.work.generation import GenerateJob
 
 # Raised whenever the same seeds and settings give other bytes than the release before.
-PIPELINE = 1
+PIPELINE = 2
 EXTENSIONS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 DEFAULT_SEEDS = "0-63"
 # A commit costs as much as some pictures: smaller units would be felt.
@@ -36,6 +37,7 @@ def generate(config: GenerateConfig, console: Console, *, dry_run: bool = False)
     from artgen.work import extras
 
     seeds = seeds_of(config)
+    check_data(config)
     listed, route = SeedListing(seeds), extras.stops(config.interpolate)
     with closing(open_engine(config, len(seeds))) as engine:
         painter, job = make_job(config)
@@ -45,13 +47,28 @@ def generate(config: GenerateConfig, console: Console, *, dry_run: bool = False)
             return 0
         check_output(config)
         with only_driver(config.output, console.say, config.storage_options):
-            clear_output(config)
+            clear_output(config, settings)
             plan = plans.prepare(listed, config.output, settings, unit_images=size, options=config.storage_options)
             if config.grid and len(seeds):
                 extras.write_grid(config, seeds, painter, job)
             if route:
                 extras.write_frames(config, route, painter, job)
             return carry(engine, plan, painter, job, config, console)
+
+
+def check_data(config: GenerateConfig) -> None:
+    """Each part of --data must hold a picture: the report, which looks for it, is made last of all. Raises UsageError."""
+    from artgen.training.pictures import parts_of
+
+    for part in parts_of(config.data) if config.data is not None else ():
+        try:
+            found = any(isinstance(item, Source) for item in archive.scan(part, config.storage_options))
+        except ArtgenError as error:
+            raise UsageError(f"--data: {error}") from error
+        if not found:
+            raise UsageError(
+                f"--data {uri.shown(part)!r} holds no image: give the pictures that MODEL was trained on"
+            )
 
 
 def seeds_of(config: GenerateConfig) -> Seeds:
@@ -112,7 +129,7 @@ def settings_of(config: GenerateConfig, job: GenerateJob) -> dict[str, Any]:
         "model_sha256": job.model_sha256, "precision": job.precision, "classes": list(job.classes),
         "truncation": job.truncation, "extension": EXTENSIONS[config.format],
         "quality": config.quality if config.format != "png" else None, "to": sorted(config.to),
-        "c2pa": job.credentials and job.credentials.fingerprint,
+        "c2pa": job.credentials and job.credentials.signer,
     }  # fmt: skip
 
 

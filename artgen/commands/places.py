@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from artgen.work.lock import NAME as LOCK
 if TYPE_CHECKING:
     from artgen.codecs.credentials import Credentials
 
+OVERWRITING = "overwriting"
 _PLACES = ("input", "output", "masks", "model", "data")
 
 
@@ -77,17 +80,29 @@ def check_output(config: RunConfig) -> None:
     atomic.check_writable(uri.join(config.output, "_artgen"), options)
 
 
-def clear_output(config: RunConfig) -> None:
-    """Removes what killed processes left; on --overwrite all that artgen made.
+def clear_output(config: RunConfig, settings: dict[str, Any]) -> None:
+    """Removes what killed processes left; on --overwrite all that artgen made, unless the same command has done so already
+    and was interrupted after it.
 
     Rows go first: a crash in between leaves pictures without rows, which are planned again.
     """
     options = config.storage_options
     atomic.sweep(config.output)
-    if config.overwrite:
+    begun = uri.join(config.output, "_artgen", OVERWRITING)
+    if config.overwrite and uri.read_or_none(begun, options) != _digest(settings):
         made = ("images", "parquet", "shards", "grid.png", "interpolation", "report.html")
         for name in ("_artgen/current.json", "manifest", *made):
             uri.remove(uri.join(config.output, *name.split("/")), options)
         for name in uri.names(uri.join(config.output, "_artgen"), options):
             if not name.startswith(LOCK):
                 uri.remove(uri.join(config.output, "_artgen", name), options)
+        atomic.write(begun, _digest(settings), options)
+
+
+def end_overwriting(output: str, options: dict[str, Any] | None) -> None:
+    """The run is done: from now on --overwrite means to start anew again."""
+    uri.remove(uri.join(output, "_artgen", OVERWRITING), options)
+
+
+def _digest(settings: dict[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest().encode()

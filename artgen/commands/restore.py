@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from artgen.work.restoration import RestoreJob
 
 # Raised whenever the same input and settings give other bytes than the release before.
-PIPELINE = 2
+PIPELINE = 3
 EXTENSIONS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "source": "source"}
 
 
@@ -44,7 +44,7 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
                 return 0
             check_output(config)
             with only_driver(config.output, console.say, config.storage_options):
-                clear_output(config)
+                clear_output(config, settings)
                 keep_indexes(indexes, config)
                 plan = plans.prepare(
                     listed, config.output, settings, unit_images=config.unit_images,
@@ -126,7 +126,7 @@ def settings_of(config: RestoreConfig, job: RestoreJob) -> dict[str, Any]:
         "keep_unmasked": options.keep_unmasked, "masks": config.masks and place(config.masks),
         "mask_from_alpha": config.mask_from_alpha,
         "extension": EXTENSIONS[config.format], "quality": config.quality if lossy else None, "to": sorted(config.to),
-        "c2pa": job.credentials and job.credentials.fingerprint,
+        "c2pa": job.credentials and job.credentials.signer,
     }  # fmt: skip
 
 

@@ -45,29 +45,23 @@ def read(output_uri: str, where: str, options: Mapping[str, Any] | None = None) 
     return files.read(output_uri, where, options)
 
 
-def picture_facts(row: Row, data: bytes) -> dict[str, Any]:
+def picture_facts(row: Row) -> dict[str, Any]:
     """What goes beside a picture in Parquet and JSON; width and height are those of the written picture."""
     if row.seed is not None:
         return {
             "key": row.key,
-            "width": row.width,
-            "height": row.height,
+            "width": row.output_width,
+            "height": row.output_height,
             "seed": row.seed,
             "class_name": row.class_name,
             "model": row.model,
             "model_sha256": row.model_sha256,
             "digital_source_type": GENERATED,
         }
-    import io
-
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:  # reads the header only
-        width, height = image.size
     return {
         "key": row.key,
-        "width": width,
-        "height": height,
+        "width": row.output_width,
+        "height": row.output_height,
         "source_sha256": row.source_sha256,
         "noise_before": row.noise_before,
         "noise_after": row.noise_after,

@@ -50,6 +50,8 @@ SCHEMA = pa.schema(
         pa.field("unit", pa.string(), nullable=False),
         pa.field("seed", pa.int64()),
         pa.field("class_name", pa.string()),
+        pa.field("output_width", pa.int32()),
+        pa.field("output_height", pa.int32()),
     ]
 )
 

@@ -7,6 +7,7 @@ metadata has the key `huggingface`; anything else loads as raw bytes with no err
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from typing import IO, Any
@@ -67,7 +68,7 @@ class Parquet:
 
     def add(self, name: str, key: str, data: bytes, row: Row) -> str:
         """Returns `parquet/part-<unit>.parquet#<row>`. Raises StorageError."""
-        return self.append({"image": {"bytes": bytes(data), "path": name}, **picture_facts(row, data)})
+        return self.append({"image": {"bytes": bytes(data), "path": name}, **picture_facts(row)})
 
     def append(self, row: dict[str, Any]) -> str:
         """`add` of a row that has the columns of a schema already."""
@@ -119,6 +120,12 @@ def _writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
         use_dictionary=False,
         write_statistics=small,  # pyright: ignore[reportArgumentType] (the stubs know only bool)
     )
+
+
+def unit_of(name: str) -> str | None:
+    """The unit of a file of this folder; None for what is not ours."""
+    found = re.fullmatch(r"part-(.+)\.parquet", name)
+    return found[1] if found else None
 
 
 def open(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Parquet:

@@ -40,7 +40,7 @@ class Shard:
         """Returns `shards/<unit>.tar#<member of the picture>`. Raises StorageError."""
         sample, extension = sample_key(name, key), posixpath.splitext(name)[1].lower()
         self.append(sample + extension, data)
-        self.append(sample + ".json", _json(picture_facts(row, data)))
+        self.append(sample + ".json", _json(picture_facts(row)))
         return f"{self._where}#{sample}{extension}"
 
     def append(self, member: str, data: bytes) -> None:
@@ -66,6 +66,11 @@ class Shard:
         with suppress(OSError):  # a full disk, maybe: what it cannot hold is thrown away anyhow
             self._tar.close()
         self._spool.discard()
+
+
+def unit_of(name: str) -> str | None:
+    """The unit of a file of this folder; None for what is not ours."""
+    return name.removesuffix(".tar") if name.endswith(".tar") else None
 
 
 def open(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Shard:

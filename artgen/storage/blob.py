@@ -19,6 +19,17 @@ READ_AHEAD = 128 * 1024
 hundred kilobytes; larger blocks would download archives of small images whole."""
 
 
+_OF_ONE = (FileNotFoundError, PermissionError, IsADirectoryError)
+_CODES_OF_ONE = ("", "AccessDenied", "NoSuchKey", "NoSuchVersion", "InvalidObjectState", "403", "404")
+"""What S3 says where one object is gone or barred; a login that has expired or a bucket that is gone concerns all of them."""
+
+
+def _code(error: Exception) -> str:
+    """S3's own word for an error; "" of other stores."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
 class Blob(Protocol):
     """Bytes at a place. `fetch` is thread-safe and returns fewer bytes than asked only at the end."""
 
@@ -81,12 +92,13 @@ class RemoteBlob:
     def _ask(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
             return call(*args, **kwargs)
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
-            raise
         except Exception as error:
+            if isinstance(error, _OF_ONE) and _code(error) in _CODES_OF_ONE:
+                raise
             # fsspec has already retried. An outage must not mark a million images as failed: end the run.
             raise StorageError(
-                f"cannot read {self._path!r}: {uris.explain(error)}; the same command resumes the run"
+                f"cannot read {uris.shown(self._fs.unstrip_protocol(self._path))!r}: {uris.explain(error)}; "
+                "the same command resumes the run"
             ) from error
 
 

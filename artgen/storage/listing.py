@@ -62,6 +62,11 @@ def resolve(input_uri: str, options: uris.Options | None = None) -> Root:
         found = _local_type(path)
     elif "::" in input_uri.partition("://")[0] or "::" in input_uri.rpartition("://")[0]:
         raise UsageError(f"INPUT {uris.shown(input_uri)!r} is a chained URL; give the archive itself")
+    elif uris.scheme(input_uri) in ("http", "https") and "?" in input_uri:
+        raise UsageError(
+            f"INPUT {uris.shown(input_uri)!r} has a query, which may hold a secret that plan and manifest would tell: download "
+            "the file first, or read it from its store (s3://, az://, gs://) with --storage-options"
+        )
     else:
         fs, path = uris.filesystem(input_uri, options)
         found = _remote_type(fs, path, input_uri)
@@ -89,10 +94,10 @@ def items(root: Root, exclude: str = "") -> Iterator[Item]:
         yield _remote_file(fs, root.path, root.path.rpartition("/")[2], info)
         return
     walk: Any = _objects_s3 if "s3" in _protocols(fs) else _walk_remote
-    barred = exclude.rstrip("/") + "/" if exclude else None
+    barred = uris.normal(exclude) + "/" if exclude else None
     try:
         for item in walk(fs, root):
-            if root.wants(item.name) and not (barred and item.uri.startswith(barred)):
+            if root.wants(item.name) and not (barred and uris.normal(item.uri).startswith(barred)):
                 yield item
     except Exception as error:
         raise StorageError(f"cannot list {fs.unstrip_protocol(root.path)!r}: {uris.explain(error)}") from error

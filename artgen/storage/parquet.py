@@ -41,7 +41,7 @@ def index(blob: Blob) -> Iterator[Member]:
             for at, name in enumerate(_keys(file, group, key)):
                 yield Member(str(row) if name is None else str(name), at, -1, detail)
                 row += 1
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             yield Member(problem=f"broken Parquet file in row group {group}: {error}; rows before it are read")
             return
 
@@ -159,11 +159,19 @@ def _values(batch: Any) -> Any:
 
 
 def _keys(file: Any, group: int, key: str) -> Iterator[Any]:
+    import pyarrow as pa
+
     if not key:
         yield from [None] * file.metadata.row_group(group).num_rows
         return
     for batch in file.iter_batches(4096, [group], [key], use_threads=False):
-        yield from batch.column(0).to_pylist()
+        column = batch.column(0)
+        column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        if pa.types.is_integer(column.type):
+            yield from column.to_pylist()
+        else:  # as bytes: what other writers call text need not be UTF-8
+            for name in column.cast(pa.large_binary()).to_pylist():
+                yield None if name is None else name.decode("utf-8", "backslashreplace")
 
 
 def _key_column(schema: Any, image: str) -> str:

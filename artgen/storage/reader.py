@@ -18,8 +18,11 @@ from artgen.storage.blob import Blob, LocalBlob, RemoteBlob
 
 _OPEN_FILES = 64
 _OPEN_INDEXES = 4
-_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
-"""Errors of this machine, not of an image."""
+_OURS = (
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE,
+    errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV,
+)  # fmt: skip
+"""Errors of this machine or of a file system that is out of reach, not of an image."""
 
 
 class Reader:

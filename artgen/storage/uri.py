@@ -23,6 +23,8 @@ _S3 = ("s3", "s3a")
 ATTEMPTS = 8
 _S3_CONFIG = {"retries": {"mode": "standard", "max_attempts": 3}, "max_pool_connections": 64}
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+_SAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+"""Names of stores that mean the same as another."""
 
 
 def scheme(uri: str) -> str:
@@ -221,5 +223,8 @@ def remove(uri: str, options: Options | None = None) -> None:
 
 
 def normal(uri: str) -> str:
-    """One spelling for each place, to compare two: local paths absolute with links resolved."""
-    return os.path.realpath(local_path(uri)) if is_local(uri) else uri.rstrip("/")
+    """One spelling for each place, to compare two: local paths absolute with links resolved, stores by one name."""
+    if is_local(uri):
+        return os.path.realpath(local_path(uri))
+    name, path = scheme(uri), uri.partition("://")[2]
+    return f"{_SAME.get(name, name)}://{(path.lstrip('/') if name == 'memory' else path).rstrip('/')}"

@@ -16,7 +16,7 @@ from artgen.codecs.encode import Format, encode
 from artgen.codecs.marking import Mark
 from artgen.codecs.metadata import Metadata
 from artgen.codecs.pool import GuardPool
-from artgen.errors import RunError
+from artgen.errors import ImageError, RunError
 from artgen.inference.sample import sample
 from artgen.models.gans import weights
 from artgen.models.gans.spec import Painter
@@ -151,7 +151,7 @@ class Generation:
             output_sha256=hashlib.sha256(data).hexdigest(), output_bytes=len(data), model=uri.shown(self._job.model),
             model_sha256=self._job.model_sha256, noise_before=None, noise_after=None, change_mean=None, change_max=None,
             seconds=seconds, attempts=entry.attempts, notes="; ".join(notes), unit="", seed=seed,
-            class_name=self._class_name(seed),
+            class_name=self._class_name(seed), output_width=facts.width, output_height=facts.height,
         )  # fmt: skip
 
 
@@ -169,5 +169,9 @@ def encoded(
     alpha = picture_HWC[..., 3] if picture_HWC.shape[2] == 4 else None
     mark = mark_of(painter, prompt)
     made = encode(picture_HWC[..., :3], alpha, Metadata(), format=format, quality=quality, mark=mark)
-    data = made.data if signer is None else signer.created(made.data, format, mark, name)
-    return data, made.notes
+    if signer is None:
+        return made.data, made.notes
+    try:
+        return signer.created(made.data, format, mark, name), made.notes
+    except ImageError as error:  # no seed is to blame
+        raise RunError(str(error)) from error

@@ -7,11 +7,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 from itertools import islice
-from pathlib import PurePosixPath
 from typing import Any
 
 from artgen.records import Entry, Skipped, Source
 from artgen.sinks import files, manifest, parquet, shards
+from artgen.storage import kind
 from artgen.storage.names import Names
 
 SOURCE_COLUMNS = ("key", "uri", "kind", "offset", "size", "detail", "version", "problem")
@@ -38,7 +38,8 @@ class Listing:
         self._db.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
             "CREATE TABLE source(seq INTEGER PRIMARY KEY, key TEXT UNIQUE, uri, kind, offset, size, detail, version, problem);"
-            "CREATE TABLE mask(stem TEXT PRIMARY KEY, key, uri, kind, offset, size, detail, version, problem);"
+            "CREATE TABLE mask(stem TEXT, key TEXT UNIQUE, uri, kind, offset, size, detail, version, problem);"
+            "CREATE INDEX mask_stem ON mask(stem);"
             "CREATE TABLE done(key TEXT PRIMARY KEY, name TEXT, unit TEXT);"
             "CREATE TABLE earlier(key TEXT PRIMARY KEY, attempts INTEGER);"
             "CREATE TABLE stale(unit TEXT, key TEXT, attempts INTEGER, output_uri TEXT);"
@@ -76,7 +77,7 @@ class Listing:
         self._insert("INSERT OR IGNORE INTO mask VALUES (?,?,?,?,?,?,?,?,?)", rows)
         self._db.create_function("stem", 1, stem, deterministic=True)
         (self.masked,) = self._db.execute(
-            "SELECT count(*) FROM source WHERE stem(key) IN (SELECT stem FROM mask)"
+            "SELECT count(*) FROM source WHERE key IN (SELECT key FROM mask) OR stem(key) IN (SELECT stem FROM mask)"
         ).fetchone()
 
     def _insert(self, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
@@ -92,11 +93,11 @@ class Listing:
     def digest(self, *, todo: bool = False) -> str:
         """SHA-256 of the root, keys, sizes and versions (and masks'), of all sources or of those still to be done."""
         where = "WHERE key NOT IN (SELECT key FROM done)" if todo else ""
-        hasher = hashlib.sha256(self.root.encode())
+        hasher = hashlib.sha256(self.root.encode("utf-8", "surrogateescape"))  # a local path may hold any bytes
         columns = ", ".join(SOURCE_COLUMNS[1:])
         for row in self._db.execute(f"SELECT key, {columns} FROM source {where} ORDER BY seq"):
             hasher.update(repr(row).encode())
-        for row in self._db.execute("SELECT stem, size, version FROM mask ORDER BY stem"):
+        for row in self._db.execute("SELECT key, size, version FROM mask ORDER BY key"):
             hasher.update(repr(row).encode())
         return hasher.hexdigest()
 
@@ -156,11 +157,12 @@ class Listing:
 
     def _mask(self, key: str) -> Source | None:
         columns = ", ".join(SOURCE_COLUMNS)
-        row = self._db.execute(f"SELECT {columns} FROM mask WHERE stem = ?", (stem(key),)).fetchone()
+        # The same path first; among those that differ in the extension the first that was listed.
+        query = f"SELECT {columns} FROM mask WHERE key = ? OR stem = ? ORDER BY key <> ?, rowid LIMIT 1"
+        row = self._db.execute(query, (key, stem(key), key)).fetchone()
         return None if row is None else Source(*row)
 
 
 def stem(key: str) -> str:
-    """A key without its extension: what an image and its mask share."""
-    path = PurePosixPath(key)
-    return str(path.with_suffix("")) if path.name.strip(".") else key
+    """A key without the extension of a picture: what an image and its mask share."""
+    return key.rpartition(".")[0] if kind.extension(key) in kind.IMAGE_EXTENSIONS else key

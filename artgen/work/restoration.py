@@ -159,7 +159,8 @@ class Restoration:
             row = replace(
                 row, width=width, height=height, mode=picture.mode, bits=picture.bits, status="ok",
                 output_name=entry.name, output_sha256=hashlib.sha256(encoded.data).hexdigest(),
-                output_bytes=len(encoded.data), noise_before=noise.sigma(picture.pixels),
+                output_bytes=len(encoded.data), output_width=restored.pixels.shape[1],
+                output_height=restored.pixels.shape[0], noise_before=noise.sigma(picture.pixels),
                 noise_after=noise.sigma(restored.pixels), change_mean=change_mean, change_max=change_max,
                 notes="; ".join(notes),
             )  # fmt: skip

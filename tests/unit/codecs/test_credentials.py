@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +16,7 @@ from artgen.codecs.credentials import Credentials, Signer
 from artgen.codecs.encode import Format, encode
 from artgen.codecs.marking import TERMS, Mark
 from artgen.codecs.metadata import Metadata
-from artgen.errors import RestoreFailed, UsageError
+from artgen.errors import RestoreFailed, RunError, UsageError
 from tests import certificates
 
 c2pa = pytest.importorskip("c2pa")
@@ -154,4 +155,25 @@ def test_keys_that_cannot_sign_are_refused_with_the_fix(pair: certificates.Pair)
 def test_a_key_is_never_shown(pair: certificates.Pair) -> None:
     credentials = Credentials(pair.certificates, pair.key)
     assert "PRIVATE" not in repr(credentials)
-    assert len(credentials.fingerprint) == 64
+    assert credentials.signer == "CN=signer,O=artgen tests"
+
+
+def test_no_address_in_a_picture_is_opened(signer: Signer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(1.0)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/manifest.c2pa"
+        xmp = (
+            '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+            f'rdf:about="" xmlns:d="http://purl.org/dc/terms/" d:provenance="{address}" note="jumb"/></rdf:RDF></x:xmpmeta>'
+        )
+        source = encode(PIXELS, None, Metadata(xmp=xmp.encode()), format="png").data
+        signed = signer.edited(written(), "png", REPAIR, "a.png", source)
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert manifest(signed.data)[0] == "Valid"
+
+
+def test_a_certificate_that_ends_meanwhile_ends_the_run(signer: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signer, "_ends", certificates.START)
+    with pytest.raises(RunError, match="ended on 2026-01-01: renew it"):
+        signer.created(b"what cannot be signed", "png", MARK, "a.png")

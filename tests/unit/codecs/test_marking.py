@@ -169,3 +169,18 @@ def test_in_a_jpeg_the_mark_is_kept_where_the_rest_is_too_long() -> None:
 def test_without_a_mark_the_packet_is_not_touched() -> None:
     odd = Metadata(xmp=b"<x:xmpmeta")
     assert decode(encode(np.zeros((8, 8, 3), np.uint8), None, odd, format="png").data).metadata.xmp == b"<x:xmpmeta"
+
+
+@pytest.mark.timeout(60)  # each took hours once: the time grew with the square of what a file may hold
+@pytest.mark.parametrize("filler", ["spaces", "depth"])
+def test_no_packet_holds_the_run_up(filler: str) -> None:
+    inside = " " * 1_000_000 if filler == "spaces" else ""
+    deep = 200_000 if filler == "depth" else 0
+    xmp = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:I="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" I:DigitalSourceType="a"'
+        f"{inside}>{'<a>' * deep}{'</a>' * deep}</rdf:Description></rdf:RDF></x:xmpmeta>"
+    )
+    made, notes = merged(xmp.encode(), ENHANCED)
+    assert TERMS.encode() + ENHANCED.source_type.encode() in made
+    assert notes == ()

@@ -35,7 +35,12 @@ def test_rows_come_back_by_their_output_uri_across_row_groups(
 
 def test_columns_state_the_written_picture_and_the_key_verbatim(tmp_path: Path) -> None:
     sink = parquet.open(str(tmp_path), UNIT)
-    sink.add("new line.png", "new\nline", png(1, (8, 6)), row("new\nline", width=4, height=3, notes="a note"))
+    sink.add(
+        "new line.png",
+        "new\nline",
+        png(1, (8, 6)),
+        row("new\nline", output_width=8, output_height=6, notes="a note"),
+    )
     sink.commit()
     (found,) = pq.read_table(tmp_path / PART).to_pylist()
     assert found["image"] == {"bytes": png(1, (8, 6)), "path": "new line.png"}

@@ -10,6 +10,7 @@ import pytest
 from artgen.errors import SourceUnreadable, UsageError
 from artgen.records import Source
 from artgen.storage import archive, atomic
+from artgen.storage import uri as uris
 from artgen.storage.archive import Reader, scan
 from tests.unit.storage import packs
 from tests.unit.storage.packs import PNG, contents, skipped, sources
@@ -188,6 +189,17 @@ def test_memory_store(tmp_path):
     assert list(found) == ["b.png", "b/c.png", "e.png", "s.tar/m.png"]
     assert set(contents("memory://archive-test/in/*.png")) == {"b.png", "e.png"}
     assert contents("memory://archive-test/in/s.tar") == {"m.png": b"1"}
+    assert {
+        item.key for item in scan("memory://archive-test/in/*.png", exclude="memory://archive-test/in")
+    } == set()
+    assert uris.normal("abfss://c/out/") == uris.normal("az://c/out") == "az://c/out"
+    assert uris.normal("s3a://b/x") == uris.normal("s3://b/x")
+
+
+def test_a_query_is_refused_before_it_is_told_anywhere():
+    with pytest.raises(UsageError, match=r"'http://127\.0\.0\.1:9/x\.png' has a query") as caught:
+        list(scan("http://127.0.0.1:9/x.png?sig=hush"))
+    assert "hush" not in str(caught.value)
 
 
 def test_a_store_may_hold_an_archive_and_objects_below_its_name():

@@ -114,3 +114,10 @@ def test_batches_follow_the_size_of_rows_and_few_are_kept(tmp_path):
     assert len(rows._kept) <= 16
     with pytest.raises(SourceUnreadable, match="500000 bytes, more than the limit of 10"):
         rows.read(0, detail, max_bytes=10)
+
+
+def test_keys_that_are_not_utf_8_are_readable_and_stop_nothing(tmp_path):
+    names = pa.array([b"good.png", b"caf\xe9.png"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"image": pa.array([b"1", b"2"], pa.binary()), "path": names}), tmp_path / "a.parquet")
+    (tmp_path / "b.png").write_bytes(b"3")
+    assert contents(tmp_path) == {"a.parquet/good.png": b"1", "a.parquet/caf\\xe9.png": b"2", "b.png": b"3"}

@@ -1,0 +1,58 @@
+"""What the end of a run leaves in OUTPUT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from artgen.commands.carry import drop_uncommitted
+from artgen.sinks import manifest, parquet, shards
+from tests import pictures
+from tests.outputs import png, row
+from tests.runs import artgen_here, rows
+
+IDENTITY = ("--model", "identity", "--engine", "local", "--workers", "1", "--unit-images", "1")
+
+
+def test_parts_of_units_without_rows_go_and_all_else_stays(tmp_path: Path) -> None:
+    for unit in ("0123abcd-000000", "0123abcd-000001.4-8", "89abcdef-000000"):
+        for kind in (parquet, shards):
+            sink = kind.open(str(tmp_path), unit)
+            sink.add("a.png", unit, png(1), row(unit))
+            sink.commit()
+        if not unit.startswith("89"):
+            manifest.write(str(tmp_path), unit, [row(unit, unit=unit)])
+    (tmp_path / "shards" / "notes.txt").write_text("mine")
+    drop_uncommitted(str(tmp_path), None)
+    assert sorted(path.name for path in (tmp_path / "parquet").iterdir()) == [
+        "part-0123abcd-000000.parquet",
+        "part-0123abcd-000001.4-8.parquet",
+    ]
+    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == [
+        "0123abcd-000000.tar",
+        "0123abcd-000001.4-8.tar",
+        "notes.txt",
+    ]
+
+
+def test_an_interrupted_overwrite_goes_on_and_a_finished_one_starts_anew(tmp_path: Path) -> None:
+    source = pictures.write_folder(
+        tmp_path / "in", {"a.png": pictures.png(pictures.picture(1)), "b.png": b"\x89PNG\r\n\x1a\nno more"}
+    )
+    output = tmp_path / "out"
+    command = ("restore", source, output, *IDENTITY, "--overwrite", "--on-error", "stop")
+    assert artgen_here(*command).returncode == 1
+    first = (output / "images" / "a.png").stat()
+    assert artgen_here(*command).returncode == 1
+    again = (output / "images" / "a.png").stat()
+    assert (again.st_ino, again.st_mtime_ns) == (first.st_ino, first.st_mtime_ns), "what was done is kept"
+    assert artgen_here(*command, "--strength", "0.5").returncode == 1
+    other = (output / "images" / "a.png").stat()
+    assert other.st_mtime_ns != first.st_mtime_ns, "other settings start anew"
+
+    (source / "b.png").write_bytes(pictures.png(pictures.picture(2)))
+    assert artgen_here(*command, "--strength", "0.5").returncode == 0
+    done = (output / "images" / "a.png").stat()
+    assert done.st_mtime_ns == other.st_mtime_ns
+    assert artgen_here(*command, "--strength", "0.5").returncode == 0
+    assert (output / "images" / "a.png").stat().st_mtime_ns != done.st_mtime_ns, "a finished run is made anew"
+    assert [found["key"] for found in rows(output)] == ["a.png", "b.png"]
