@@ -133,7 +133,7 @@ def run_task(task: Task, restorer: Restorer, data: Path, images: int, peers: boo
 
 
 def ffdnet_shape(channels: int = 1, width: int = 64, depth: int = 15) -> nn.Module:
-    """The layers of grey FFDNet (Zhang et al. 2018, table 1) with random weights: the measure of CPU time."""
+    """The layers of FFDNet (Zhang et al. 2018, table 1) with random weights, grey by default: the measure of CPU time."""
     layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, width, 3, padding=1), nn.ReLU()]
     for _ in range(depth - 2):
         layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
@@ -145,11 +145,14 @@ def seconds_per_megapixel(restorer: Restorer) -> dict[str, float]:
     """CPU seconds of one thread for 512 x 512 pixels, per megapixel, best of five, taken in turns."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    grey, mask = torch.rand(1, 1, 512, 512), torch.zeros(1, 1, 512, 512)
-    ffdnet = ffdnet_shape()
+    colour, mask = torch.rand(1, 3, 512, 512), torch.zeros(1, 1, 512, 512)
+    impulses = torch.where(torch.rand_like(mask) < 0.1, 0.0, colour)
+    grey_net, colour_net = ffdnet_shape(), ffdnet_shape(3, 96, 12)
     runs: dict[str, Callable[[], Tensor]] = {
-        "restorer": lambda: restore(restorer, grey, mask),
-        "ffdnet_shape": lambda: ffdnet(grey),
+        "restorer": lambda: restore(restorer, colour, mask),
+        "restorer, some pixels 0": lambda: restore(restorer, impulses, mask),
+        "ffdnet_shape grey": lambda: grey_net(colour[:, :1]),
+        "ffdnet_shape colour": lambda: colour_net(colour),
     }
     best = dict.fromkeys(runs, math.inf)
     for _ in range(5):

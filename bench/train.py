@@ -4,7 +4,7 @@
 
 loop:   images/s of `training.loop_restorer.train` over a bare PyTorch loop with the same model, crops and damage made
         beforehand; to reach: 0.95. With data: the same with crops cut and damaged on the way.
-scaling: images/s of two gloo ranks with a thread each over one rank with one thread, the same global batch; to reach: 1.7.
+scaling: images/s of two gloo ranks on a core each over one rank on one core, the same global batch; to reach: 1.7.
 stall:  seconds that a checkpoint holds the loop up, and the share of the time at one in four minutes.
 Pictures are made from a seed. Run it on an idle machine; scaling needs two idle cores.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -93,6 +94,8 @@ def loop_ratios(recipe: RestorerRecipe, device: torch.device, rounds: int) -> tu
 
 def _rank(rank: int, world: int, recipe: RestorerRecipe, folder: str) -> None:
     torch.set_num_threads(1)
+    # One alone gets one core as well: else its thread that makes the batches would run on the other.
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
     state, facts = fresh(recipe, torch.device("cpu"))
     crops = Crops(pictures(), recipe, facts.channels)
@@ -104,7 +107,7 @@ def _rank(rank: int, world: int, recipe: RestorerRecipe, folder: str) -> None:
 
 
 def scaling(recipe: RestorerRecipe, rounds: int) -> float:
-    """Ranks are processes with one thread each on the CPU."""
+    """Ranks are processes, each on one core of its own."""
     ratios = []
     for _ in range(rounds):
         rates = []

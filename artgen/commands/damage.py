@@ -52,7 +52,8 @@ def damage(args: dict[str, Any], console: Console) -> int:
 
 
 def _strengths(args: dict[str, Any]) -> dict[str, float]:
-    strengths: dict[str, float] = {name: SWITCHES.get(name) or args[name] for name in ORDER if args.get(name)}
+    # A flag that was not given leaves no trace, and 0 is a strength as well.
+    strengths: dict[str, float] = {n: SWITCHES[n] if n in SWITCHES else args[n] for n in ORDER if n in args}
     if not strengths:
         raise UsageError(f"no damage is named: use one or more of --{', --'.join(ORDER)}".replace("_", "-"))
     for name, (low, high) in RANGES.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +12,12 @@ from artgen.errors import UsageError
 from artgen.records import Source
 from artgen.storage import archive, atomic, uri
 
+if TYPE_CHECKING:
+    from artgen.work.evaluation import Scores
+
 
 def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
-    """Returns 0, or 3 if pictures of DATA could not be read. Raises UsageError for wrong damage, model or data."""
+    """Returns 0, or 3 if pictures of DATA could not be used. Raises UsageError for wrong damage, model or data."""
     from artgen.models.weights import load
     from artgen.work import evaluation
 
@@ -26,10 +29,12 @@ def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
     found = (item for item in archive.scan(args["data"], options) if isinstance(item, Source))
     reader = archive.Reader(options)
     restorer = load(args["model"])
-    pictures, failed = evaluation.read_pictures(found, reader.read)
+    pictures, unusable = evaluation.read_pictures(found, reader.read)
     pictures = pictures[: args.get("images", len(pictures))]
+    for key, reason in list(unusable.items())[:5]:
+        console.say(f"left out {key!r}: {reason}")
     if not pictures:
-        raise UsageError(f"DATA {args['data']} holds no picture that can be read ({failed} failed)")
+        raise UsageError(f"DATA {args['data']} holds no picture that can be scored ({len(unusable)} left out)")
     measure = evaluation.Evaluation(
         restorer, protocol=protocol, peers=not args.get("no_peers", False), seed=args.get("seed", 0)
     )
@@ -37,17 +42,17 @@ def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
     for task in tasks:
         scores = measure.run(task, pictures)
         results.append(scores)
-        console.say(_line(evaluation.as_json(scores)))
+        console.say(_line(scores))
     facts = {
         "model": restorer.facts.name, "model_sha256": restorer.sha256, "data": args["data"], "protocol": protocol,
-        "pictures": len(pictures), "failed": failed, "seed": args.get("seed", 0),
+        "pictures": len(pictures), "failed": len(unusable), "seed": args.get("seed", 0),
         "not_installed": sorted(measure.missing_peers), "results": [evaluation.as_json(scores) for scores in results],
     }  # fmt: skip
     if "out" in args:
         atomic.write(uri.join(args["out"], "evaluation.json"), json.dumps(facts, indent=1).encode(), options)
         atomic.write(uri.join(args["out"], "panel.png"), panel([scores.panel for scores in results]), options)
-    console.result(facts, table(facts))
-    return 3 if failed else 0
+    console.result(facts, table(facts, results))
+    return 3 if unusable else 0
 
 
 def parse_damage(given: list[str] | None) -> list[Any]:
@@ -70,24 +75,26 @@ def parse_damage(given: list[str] | None) -> list[Any]:
     return tasks
 
 
-def table(facts: dict[str, Any]) -> str:
+def table(facts: dict[str, Any], results: list[Scores]) -> str:
     """PSNR (dB) and SSIM by damage; the best PSNR of a row is starred."""
+    left_out = f" ({facts['failed']} left out)" if facts["failed"] else ""
     lines = [
-        f"{facts['model']} on {facts['pictures']} pictures of {facts['data']}, {facts['protocol']} protocol: PSNR/SSIM"
+        f"{facts['model']} on {facts['pictures']} pictures of {facts['data']}{left_out}, {facts['protocol']} protocol: PSNR/SSIM"
     ]
-    lines += [_line(result) for result in facts["results"]]
+    lines += map(_line, results)
     if facts["not_installed"]:
         lines.append(f"not installed: {', '.join(facts['not_installed'])}")
     return "\n".join(lines)
 
 
-def _line(result: dict[str, Any]) -> str:
-    best = max(found["psnr"] for found in result["scores"].values())
+def _line(scores: Scores) -> str:
+    means = scores.means()
+    best = max(found["psnr"] for found in means.values())
     cells = [
         f"{name} {found['psnr']:.2f}/{found['ssim']:.3f}{'*' if found['psnr'] == best else ''}"
-        for name, found in result["scores"].items()
+        for name, found in means.items()
     ]
-    return f"{result['damage']:>12} {result['strength']:<5g} " + "  ".join(cells)
+    return f"{scores.task.damage:>12} {scores.task.strength:<5g} " + "  ".join(cells)
 
 
 def panel(rows: list[tuple[np.ndarray, ...]]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from artgen.codecs.picture import MAX_PIXELS, Picture
@@ -13,6 +14,7 @@ from artgen.errors import ImageError, UsageError
 from artgen.records import Skipped
 from artgen.storage import archive, uri
 from artgen.storage.archive import Reader
+from artgen.training.pictures import parts_of
 from artgen.work import plan as plans
 from artgen.work import runlog
 
@@ -58,11 +60,11 @@ def _sources(output: str, keys: Iterable[str], options: dict[str, Any] | None) -
 
 
 def _training(data: str, options: dict[str, Any] | None) -> Iterator[tuple[str, Picture]]:
-    """The pictures of a training set, what cannot be read left out."""
+    """The pictures of a training set (DATA as of `artgen train`), what cannot be read left out."""
     guards = GuardPool(1, MAX_PIXELS, DECODE_TIMEOUT_S)
     try:
         with Reader(options) as reader:
-            for source in archive.scan(data, options):
+            for source in chain.from_iterable(archive.scan(part, options) for part in parts_of(data)):
                 if isinstance(source, Skipped):
                     continue
                 with suppress(ImageError):

@@ -120,8 +120,10 @@ def _value(text: str) -> Any:
 
 def check_places(config: TrainConfig) -> None:
     """RUN must be empty, new or a run, and lie outside DATA, so that no run trains on what it writes."""
+    from artgen.training.pictures import parts_of
+
     target, options = uri.normal(config.folder), config.storage_options
-    for part in config.data.split(","):
+    for part in parts_of(config.data):
         source = uri.normal(part)
         if target == source or target.startswith(source.rstrip("/") + "/"):
             raise UsageError(f"RUN {config.folder} lies in DATA {part}: choose a RUN outside of it")
@@ -221,9 +223,11 @@ class GanProgress:
             )
         else:
             skipped = f"  {numbers['skipped']:.0f} steps skipped" if numbers["skipped"] else ""
+            # Where every step since the last report was skipped there is no mean to tell.
+            d_loss, g_loss, right = (numbers.get(name, math.nan) for name in ("d_loss", "g_loss", "d_right"))
             self._console.say(
-                f"{numbers['images'] / 1000:.0f} kimg ({100 * numbers['progress']:.1f} %)  D {numbers['d_loss']:.3f}  "
-                f"G {numbers['g_loss']:.3f}  D right {100 * numbers['d_right']:.0f} %  "
+                f"{numbers['images'] / 1000:.0f} kimg ({100 * numbers['progress']:.1f} %)  D {d_loss:.3f}  "
+                f"G {g_loss:.3f}  D right {100 * right:.0f} %  "
                 f"{numbers['images_per_s']:.1f} images/s  {_clock(numbers['left_s'])} left{skipped}"
             )
 

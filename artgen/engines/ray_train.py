@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,7 +32,8 @@ from artgen.storage import scratch, uri
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_run import train_gan
 from artgen.training.journal import read_log
-from artgen.training.loop_restorer import Report
+from artgen.training.loop_restorer import Report, share_of
+from artgen.training.pictures import parts_of
 from artgen.training.rank import Rank, pick_device
 from artgen.training.recipe import RestorerRecipe, TrainConfig
 from artgen.training.run import train_restorer
@@ -48,7 +49,7 @@ FOLLOW_S = 2.0
 class Orders:
     """All that a worker is told; places are absolute, `seen` are local ones that every node must see."""
 
-    data: str
+    data: tuple[str, ...]
     run: str
     recipe: RestorerRecipe | GanRecipe
     device: str
@@ -70,9 +71,9 @@ def train(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, report: Repor
         auto = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
         device = auto if config.device == "auto" else config.device
         pool = ray_cluster.pool(config.workers, device, ray.nodes())
-        _check_workers(recipe, pool.most)
-        data, run = ",".join(map(_absolute, config.data.split(","))), _absolute(config.folder)
-        seen = tuple(place for place in (*data.split(","), run) if uri.is_local(place) and os.path.exists(place))
+        _check_workers(recipe, range(pool.least, pool.most + 1))
+        data, run = tuple(map(_absolute, parts_of(config.data))), _absolute(config.folder)
+        seen = tuple(place for place in (*data, run) if uri.is_local(place) and os.path.exists(place))
         orders = Orders(data, run, recipe, device, pool.cpus, config.storage_options, seen)
         _carry(orders, pool, report, console)
     finally:
@@ -80,14 +81,13 @@ def train(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, report: Repor
             ray.shutdown()
 
 
-def _check_workers(recipe: RestorerRecipe | GanRecipe, workers: int) -> None:
-    """All that can be known before a worker starts."""
-    if isinstance(recipe, GanRecipe):
-        Shards(recipe.batch_images, recipe.shards, 0, workers)
-    elif workers > recipe.batch_images:
-        raise UsageError(
-            f"batch_images is {recipe.batch_images}, too few for {workers} workers; raise it or use fewer workers"
-        )
+def _check_workers(recipe: RestorerRecipe | GanRecipe, numbers: Iterable[int]) -> None:
+    """All that can be known before a worker starts, of every number of workers that a group may have. Raises UsageError."""
+    for workers in numbers:
+        if isinstance(recipe, GanRecipe):
+            Shards(recipe.batch_images, recipe.shards, 0, workers)
+        else:
+            share_of(recipe.batch_images, 0, workers)
 
 
 def _open_cluster(config: TrainConfig) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from artgen.codecs.decode import Picture, decode
 from artgen.config import GenerateConfig
-from artgen.errors import ArtgenError, StorageError
+from artgen.errors import ArtgenError
 from artgen.report import page, text
 from artgen.report.histogram import Histogram, chart
 from artgen.report.pictures import srgb
@@ -162,7 +162,7 @@ def _readable(training: Training) -> Iterator[tuple[str, Picture]]:
     """Training data that is gone or out of reach costs the page this part and nothing else."""
     try:
         yield from islice(training(), MOST_TRAINING)
-    except (StorageError, OSError):
+    except (ArtgenError, OSError):
         return
 
 

@@ -6,7 +6,7 @@ Shape letters: N pictures, B batch, C channels, H height, W width.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -76,9 +76,9 @@ class RealPictures:
 
 
 def load_real(
-    data: str, recipe: GanRecipe, *, options: Mapping[str, Any] | None = None, threads: int = 1
+    data: str | Sequence[str], recipe: GanRecipe, *, options: Mapping[str, Any] | None = None, threads: int = 1
 ) -> RealPictures:
-    """Every picture of `data` (INPUTs of restore, separated by commas) that can be used, fitted to one size.
+    """Every picture of `data` (as of `pictures.parts_of`) that can be used, fitted to one size.
 
     The rule: the largest part in the middle that has the shape wanted is cut out and resized (Lanczos); transparent
     pictures are laid on white unless the recipe has 4 channels; grey becomes RGB or the other way, 16 bits become 8.
@@ -131,7 +131,7 @@ def _wanted(recipe: GanRecipe, source: Source, picture: Picture) -> Shape:
 
 
 def listed(
-    data: str, with_classes: bool, options: Mapping[str, Any] | None
+    data: str | Sequence[str], with_classes: bool, options: Mapping[str, Any] | None
 ) -> tuple[list[Source], list[str], dict[str, str]]:
     """The pictures of `data` and the class of each ("" unless asked for); and what is left out for the lack of one."""
     if not with_classes:
@@ -139,7 +139,7 @@ def listed(
         return sources, [""] * len(sources), {}
     sources, labels, unusable = [], [], {}
     for part in parts_of(data):
-        listed = list_sources(part, options)
+        listed = list_sources([part], options)
         classes = read_labels(part, options)
         for source in listed:
             label = source.key.rpartition("/")[0] if classes is None else classes.get(source.key)

@@ -36,7 +36,7 @@ def read_labels(data: str, options: uri.Options | None = None) -> dict[str, str]
 def classes_of(labels: Sequence[str]) -> tuple[str, ...]:
     """Every class once: numbers in their order, and after them names in theirs."""
     return tuple(
-        sorted(set(labels), key=lambda text: (not text.isdigit(), int(text) if text.isdigit() else 0, text))
+        sorted(set(labels), key=lambda text: (not text.isdecimal(), int(text) if text.isdecimal() else 0, text))
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from artgen import config
 from artgen.errors import UsageError
+from artgen.training.recipe import check_range
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,17 +70,21 @@ class GanRecipe:
 
     def __post_init__(self) -> None:
         for name in ("latent", "batch_images", "images", "report_steps", "look_images", "penalty_every"):
-            _check(name, getattr(self, name), 1)
-        _check("metric_images", self.metric_images, 2)
-        for name in ("height", "width", "channels", "shards", "minutes", "gamma", "gamma_end", "halflife_images",
+            check_range(name, getattr(self, name), 1)
+        check_range("metric_images", self.metric_images, 2)
+        for name in ("height", "width", "shards", "minutes", "gamma", "gamma_end", "halflife_images",
                      "checkpoint_minutes"):  # fmt: skip
-            _check(name, getattr(self, name), 0)
+            check_range(name, getattr(self, name), 0)
         for name in ("augment", "augment_end", "augment_target"):
-            _check(name, getattr(self, name), 0, 1)
+            check_range(name, getattr(self, name), 0, 1)
         for name in ("beta1", "beta2", "beta2_end"):
-            _check(name, getattr(self, name), 0, 0.9999999)
+            check_range(name, getattr(self, name), 0, 0.9999999)
         for name in ("learning_rate", "learning_rate_end"):
-            _check(name, getattr(self, name), 1e-12)
+            check_range(name, getattr(self, name), 1e-12)
+        if self.channels not in (0, 1, 3, 4):
+            raise UsageError(
+                f"channels is {self.channels}; use 1 (grey), 3 (RGB), 4 (with transparency) or 0 (as the first picture has)"
+            )
         if self.shards and self.batch_images % self.shards:
             raise UsageError(
                 f"batch_images is {self.batch_images}, which {self.shards} shards cannot share; use a multiple"
@@ -92,12 +97,6 @@ class GanRecipe:
     @property
     def look_steps(self) -> int:
         return -(-self.look_images // self.batch_images)
-
-
-def _check(name: str, value: float, least: float, most: float = float("inf")) -> None:
-    if not least <= value <= most:
-        bounds = f"{least:g} or more" if most == float("inf") else f"{least:g} to {most:g}"
-        raise UsageError(f"{name} is {value}; use {bounds}")
 
 
 def gan_recipe_names() -> list[str]:

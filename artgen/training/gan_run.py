@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,13 +24,14 @@ from artgen.training.gan_state import GanState, go_back, load_gan, save_gan, set
 from artgen.training.gan_watch import trouble
 from artgen.training.loop_gan import Unstable, train
 from artgen.training.rank import Rank, check_agreement, from_first, pick_device, pick_dtype
+from artgen.training.state import forget_after
 
 MOST_RESCUES = 6
 log = logging.getLogger(__name__)
 
 
 def train_gan(
-    data: str,
+    data: str | Sequence[str],
     run: str,
     recipe: GanRecipe,
     *,
@@ -39,7 +40,7 @@ def train_gan(
     rank: Rank | None = None,
     options: uri.Options | None = None,
 ) -> str:
-    """Trains on the pictures of `data` (INPUTs of restore, separated by commas) into the folder or URL `run`.
+    """Trains on the pictures of `data` (as of `pictures.parts_of`) into the folder or URL `run`.
 
     Writes RUN/recipe.json, data.json (which pictures were changed or left out, and how), log.jsonl, tensorboard,
     reals.png, fakes-<thousands of images>.png, checkpoints, best.safetensors (the weights of the look with the lowest
@@ -55,6 +56,9 @@ def train_gan(
     state = fresh(recipe, facts, where)
     resumed = load_gan(state, run, options)
     check_agreement(state.step, where, rank)
+    # What is newer is damaged: left there, it would pass for saved when the run comes to its step again.
+    if resumed and rank.number == 0:
+        forget_after(state.step, run, options)
     course = Course(run, facts, state, rank, where, options)
     if rank.number == 0:
         course.scribe = GanScribe(run, recipe, facts, state, report or log_numbers, options)

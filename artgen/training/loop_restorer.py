@@ -110,7 +110,8 @@ def train(
 
                 # The clock of rank 0 counts, for all: what follows from it (rate, save, end) must be the same everywhere.
                 now = time.monotonic()
-                loss, seconds = add_gradients_up(state.network, part, now - clock if rank == 0 else 0.0, add_up)
+                seconds = now - clock if rank == 0 else 0.0
+                loss, seconds = add_gradients_up(state.network, part, seconds, count / recipe.batch_images, add_up)
                 state.seconds += seconds
                 clock = now
 
@@ -159,17 +160,28 @@ def accumulate(
     return total
 
 
-def add_gradients_up(network: nn.Module, loss: Tensor, seconds: float, add_up: AddUp | None) -> list[float]:
-    """Adds gradients, loss and seconds up over all ranks, in one exchange."""
+def add_gradients_up(
+    network: nn.Module, loss: Tensor, seconds: float, share: float, add_up: AddUp | None
+) -> list[float]:
+    """Adds gradients, loss and seconds up over all ranks, in one exchange.
+
+    share: of this rank in the batch; running statistics become their mean over the batch, equal on all ranks.
+    """
     if add_up is None:
         return [loss.item(), seconds]
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    flat = torch.cat([*(g.flatten() for g in gradients), torch.stack([loss, loss.new_tensor(seconds)])])
+    summed = [p.grad for p in network.parameters() if p.grad is not None]
+    summed += [statistic.mul_(share) for statistic in running_statistics(network)]
+    flat = torch.cat([*(s.flatten() for s in summed), torch.stack([loss, loss.new_tensor(seconds)])])
     add_up(flat)
-    *parts, numbers = flat.split([*(g.numel() for g in gradients), 2])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view(gradient.shape))
+    *parts, numbers = flat.split([*(s.numel() for s in summed), 2])
+    for target, part in zip(summed, parts, strict=True):
+        target.copy_(part.view(target.shape))
     return numbers.tolist()
+
+
+def running_statistics(network: nn.Module) -> list[Tensor]:
+    """Those of batch norms: each process makes them of the crops that it passes through at once."""
+    return [made for name, made in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
 
 
 def step_once(state: TrainState, loss: float, recipe: RestorerRecipe) -> bool:

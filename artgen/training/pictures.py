@@ -20,23 +20,27 @@ MOST_HELD = 64
 DECODE_TIMEOUT_S = 300.0
 
 
-def list_sources(data: str, options: uri.Options | None = None) -> list[Source]:
-    """Every image of DATA, which is one INPUT of `artgen restore` or several with commas between them.
+def list_sources(data: str | Sequence[str], options: uri.Options | None = None) -> list[Source]:
+    """Every image of DATA, as of `parts_of`.
 
     The order is always the same. About half a kilobyte of memory for each image. Raises UsageError when there is none.
     """
-    found = [
-        item for part in parts_of(data) for item in archive.scan(part, options) if not isinstance(item, Skipped)
-    ]
+    parts = parts_of(data)
+    found = [item for part in parts for item in archive.scan(part, options) if not isinstance(item, Skipped)]
     if not found:
         raise UsageError(
-            f"DATA {uri.shown(data)!r} holds no image; give a folder, an archive or a bucket of pictures"
+            f"DATA {','.join(map(uri.shown, parts))!r} holds no image; give a folder, an archive or a bucket of pictures"
         )
     return found
 
 
-def parts_of(data: str) -> list[str]:
-    """The INPUTs that DATA names: split at commas, unless it is one path with commas in it."""
+def parts_of(data: str | Sequence[str]) -> list[str]:
+    """The INPUTs of `artgen restore` that DATA names: split at commas, unless it is one path with commas in it.
+
+    What is divided already stays as it is, so that a part may have a comma.
+    """
+    if not isinstance(data, str):
+        return list(data)
     return [data] if uri.is_local(data) and uri.exists(data) else data.split(",")
 
 

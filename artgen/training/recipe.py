@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,7 +52,9 @@ class RestorerRecipe:
     batch_images: crops in a step, over all workers together.
     micro_images: most crops that pass through the network at once (0: all that a worker has of a batch).
     memory_megapixels: decoded pictures that each worker keeps, in millions of pixels of 3 bytes; of larger DATA the
-    rest is decoded again in every epoch. These two do not change the weights.
+    rest is decoded again in every epoch. These two do not change the weights, nor does the number of workers. A network
+    with batch norm (dncnn) is the exception: it normalises over the crops that pass at once, those of a worker; it
+    refuses micro_images.
     steps: length of the run and of its schedule; `minutes` > 0 ends it (and the schedule) earlier, by the clock.
     optimizer: adamw, or muon for the convolutions (training/muon.py).
     halflife_images: half-life of the running mean of the weights, at most 5 % of the images seen.
@@ -91,21 +94,26 @@ class RestorerRecipe:
 
     def __post_init__(self) -> None:
         for name in ("patch_px", "batch_images", "steps", "report_steps", "validate_steps"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("micro_images", "memory_megapixels", "holdout"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        if self.learning_rate <= 0 or not 0 <= self.grey_share <= 1:
-            raise UsageError(
-                f"learning_rate is {self.learning_rate} (must be above 0) and grey_share {self.grey_share} (0..1)"
-            )
+            check_range(name, getattr(self, name), 1)
+        for name in ("micro_images", "memory_megapixels", "holdout", "warmup_steps", "minutes", "weight_decay",
+                     "halflife_images", "checkpoint_minutes"):  # fmt: skip
+            check_range(name, getattr(self, name), 0)
+        for name in ("learning_rate", "clip_norm"):
+            check_range(name, getattr(self, name), 1e-12)
+        check_range("grey_share", self.grey_share, 0, 1)
         if self.optimizer not in OPTIMIZERS:
             raise UsageError(f"optimizer is {self.optimizer!r}; choose from {', '.join(OPTIMIZERS)}")
         if self.loss not in LOSSES:
             raise UsageError(f"loss is {self.loss!r}; choose from {', '.join(LOSSES)}")
-        if not self.damage or min(self.damage.values()) < 0 or sum(self.damage.values()) <= 0:
+        if not self.damage or min(self.damage.values()) < 0 or not 0 < sum(self.damage.values()) < math.inf:
             raise UsageError(f"damage is {self.damage!r}; give at least one kind a weight above 0")
+
+
+def check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
+    """Raises UsageError for a value of a recipe that is out of range or not a number."""
+    if not least <= value <= most:
+        bounds = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
+        raise UsageError(f"{name} is {value}; use {bounds}")
 
 
 def recipe_names() -> list[str]:

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,12 @@ from artgen.models.weights import load
 from artgen.storage import atomic, uri
 from artgen.training.data import Crops
 from artgen.training.journal import Journal
-from artgen.training.loop_restorer import Report, TrainState, progress_of, train
+from artgen.training.loop_restorer import Report, TrainState, progress_of, running_statistics, train
 from artgen.training.muon import Muon
 from artgen.training.pictures import Pictures, divide, list_sources
 from artgen.training.rank import Rank, check_agreement, pick_device, pick_dtype
 from artgen.training.recipe import RestorerRecipe
-from artgen.training.state import load_checkpoint, save_checkpoint
+from artgen.training.state import forget_after, load_checkpoint, save_checkpoint
 from artgen.training.validate import validate
 
 MOST_ROLLBACKS = 5
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def train_restorer(
-    data: str,
+    data: str | Sequence[str],
     run: str,
     recipe: RestorerRecipe,
     *,
@@ -46,11 +46,12 @@ def train_restorer(
     rank: Rank | None = None,
     options: uri.Options | None = None,
 ) -> str:
-    """Trains on the pictures of `data` (INPUTs of restore, separated by commas) into the folder or URL `run`.
+    """Trains on the pictures of `data` (as of `pictures.parts_of`) into the folder or URL `run`.
 
     Writes RUN/recipe.json, log.jsonl, tensorboard, checkpoints, panels, skipped and model.safetensors, whose path it
     returns. report: gets the numbers of each report of rank 0. threads of rank: that decode, and damage on the device.
-    Raises UsageError (no usable picture, another architecture in RUN), StorageError, RunError.
+    Raises UsageError (no usable picture, crops that the model does not take, another architecture in RUN), StorageError,
+    RunError.
     """
     rank = rank or Rank()
     where = torch.device(pick_device(device))
@@ -59,6 +60,9 @@ def train_restorer(
     state, facts = fresh(recipe, where)
     resumed = load_checkpoint(state, run, options)
     check_agreement(state.step, where, rank)
+    # What is newer is damaged: left there, it would pass for saved when the run comes to its step again.
+    if resumed and rank.number == 0:
+        forget_after(state.step, run, options)
     memory = recipe.memory_megapixels * 1_000_000
     with Pictures(kept, recipe.patch_px, kept_pixels=memory, options=options, threads=rank.threads) as pictures:
         crops = Crops(pictures, recipe, facts.channels, where)
@@ -89,7 +93,9 @@ def train_restorer(
         def on_bad_steps(broken: TrainState) -> None:
             stopped_at = broken.step
             go_back(broken, recipe, run, options)
+            check_agreement(broken.step, where, rank)
             if scribe is not None:
+                forget_after(broken.step, run, options)
                 scribe.note({"went_back_from": stopped_at, "to": broken.step, "rollbacks": broken.rollbacks})
 
         network = torch.compile(state.network) if recipe.compile else state.network
@@ -106,15 +112,35 @@ def train_restorer(
 
 
 def fresh(recipe: RestorerRecipe, device: torch.device) -> tuple[TrainState, Facts]:
-    """The state before the first step, a function of the recipe alone, and the facts that its weights will carry."""
+    """The state before the first step, a function of the recipe alone, and the facts that its weights will carry.
+
+    Raises UsageError for what this model cannot be trained with.
+    """
     torch.manual_seed(recipe.seed)
     network, facts = registry.build(recipe.model, recipe.params)
+    _check_crops(recipe, facts, network)
     facts = dataclasses.replace(facts, damage=tuple(recipe.damage), licence=recipe.licence)
     if recipe.start:
         _begin_from(network, facts, recipe.start)
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     mean = copy.deepcopy(network).requires_grad_(False)
     return TrainState(network, mean, make_optimizer(network, recipe)), facts
+
+
+def _check_crops(recipe: RestorerRecipe, facts: Facts, network: nn.Module) -> None:
+    # A model that takes less than its multiple continues its input by itself: the article's trains on 28 pixels.
+    rest = recipe.patch_px % facts.multiple if facts.min_size >= facts.multiple else 0
+    if rest:
+        fitting = max(recipe.patch_px - rest, facts.multiple)
+        raise UsageError(
+            f"patch_px is {recipe.patch_px}, and the model {recipe.model!r} takes multiples of {facts.multiple}: "
+            f"use {fitting} or {fitting + facts.multiple}"
+        )
+    if recipe.micro_images and running_statistics(network):
+        raise UsageError(
+            f"micro_images is {recipe.micro_images}, and the model {recipe.model!r} normalises over the crops that pass "
+            "at once (batch norm), so other weights would come out: use micro_images = 0 and a smaller batch_images"
+        )
 
 
 def _begin_from(network: nn.Module, facts: Facts, start: str) -> None:

@@ -39,7 +39,8 @@ class Shards:
             raise UsageError(f"{self.world} workers cannot share {self.count} shards; use fewer, or shards = 0")
         if self.batch_images % self.total:
             raise UsageError(
-                f"batch_images is {self.batch_images}, which {self.total} shards cannot share; use a multiple"
+                f"batch_images is {self.batch_images}, which {self.total} {'shards' if self.count else 'workers'} cannot "
+                "share; use a multiple"
             )
 
     @property

@@ -15,12 +15,13 @@ from torch import Tensor
 from artgen.errors import ImageError, UsageError
 from artgen.inference.forward import Forward
 from artgen.inference.restore import RestoreOptions, restore
-from artgen.metrics.pairs import psnr, ssim
+from artgen.metrics.pairs import SSIM_WINDOW, psnr, ssim
 from artgen.models.spec import Restorer
 from artgen.records import Source
 from artgen.training.data import stable_seed
 from artgen.training.degrade import OPERATORS, Damaged, round_to_file
 from artgen.training.dice import Dice
+from artgen.work.gan_evaluation import for_json
 
 Protocol = Literal["published", "file"]
 Repair = Callable[[np.ndarray], np.ndarray]
@@ -171,20 +172,24 @@ def restored_whole(restorer: Restorer, image_1CHW: Tensor, mask_11HW: Tensor) ->
 
 def read_pictures(
     sources: Iterable[Source], read: Callable[[Source], bytes]
-) -> tuple[list[tuple[str, np.ndarray]], int]:
-    """Pictures (key, H x W x C uint8) of an INPUT, and how many could not be read."""
+) -> tuple[list[tuple[str, np.ndarray]], dict[str, str]]:
+    """Pictures (key, H x W x C uint8) of an INPUT; and why others were left out, by key: unreadable, or too small."""
     from artgen.codecs.decode import decode
     from artgen.codecs.encode import to_8_bits
 
-    pictures, failed = [], 0
+    pictures, unusable = [], {}
     for source in sources:
         try:
             pixels = decode(read(source)).pixels
-        except ImageError:
-            failed += 1
+        except ImageError as error:
+            unusable[source.key] = f"{type(error).__name__}: {error}"
+            continue
+        height, width = pixels.shape[:2]
+        if min(height, width) < SSIM_WINDOW:
+            unusable[source.key] = f"{width}x{height} is under {SSIM_WINDOW} pixels, which SSIM needs"
             continue
         pictures.append((source.key, to_8_bits(pixels) if pixels.dtype != np.uint8 else pixels))
-    return pictures, failed
+    return pictures, unusable
 
 
 def _plane(x_1CHW: Tensor) -> np.ndarray:
@@ -196,12 +201,9 @@ def _bytes(x_1CHW: Tensor) -> np.ndarray:
 
 
 def as_json(scores: Scores) -> dict[str, Any]:
-    rounded = {
-        name: {kind: round(value, 4) for kind, value in found.items()} for name, found in scores.means().items()
-    }
     return {
         "damage": scores.task.damage,
         "strength": scores.task.strength,
         "images": scores.images,
-        "scores": rounded,
+        "scores": {name: for_json(found) for name, found in scores.means().items()},
     }

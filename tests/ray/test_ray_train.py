@@ -159,6 +159,24 @@ def test_more_workers_than_images_in_a_batch_are_refused(cluster: None, tmp_path
         ray_train.train(*settings(args), lambda _: None, Console(quiet=True))
 
 
+def test_a_place_of_data_with_a_comma_reaches_the_workers_whole(
+    tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[ray_train.Orders] = []
+    monkeypatch.setattr(ray_train, "_open_cluster", lambda config: False)
+    monkeypatch.setattr(ray_train, "_carry", lambda orders, *_: given.append(orders))
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "nodes", list)
+    (tmp_path / "a,b").mkdir()
+    monkeypatch.chdir(tmp_path / "a,b")
+    args = {"data": "one,two", "folder": "../run", "recipe": str(toy), "workers": "1:2"}
+    for data in ("one,two", str(tmp_path / "a,b")):
+        ray_train.train(*settings({**args, "data": data}), lambda _: None, Console(quiet=True))
+    here = tmp_path / "a,b"
+    assert [orders.data for orders in given] == [(f"{here}/one", f"{here}/two"), (str(here),)]
+    assert given[1].seen == (str(here),)
+
+
 def test_errors_travel_with_their_kind() -> None:
     class Failure(Exception):
         worker_failures = {1: RuntimeError("Connection closed by peer"), 0: StorageError("no space")}  # noqa: RUF012

@@ -39,22 +39,23 @@ class RestoreUNet(nn.Module):
 
     Args:
         widths: channels at half, quarter, eighth... resolution.
-        blocks: residual blocks at each level, on the way down, at the bottom and on the way up.
+        blocks: residual blocks at each level on the way down and on the way up.
+        middle_blocks: residual blocks at the bottom, where they cost least and see farthest.
     """
 
-    def __init__(self, widths: Sequence[int] = (48, 96, 192), blocks: int = 2) -> None:
+    def __init__(self, widths: Sequence[int] = (48, 96, 192), blocks: int = 2, middle_blocks: int = 4) -> None:
         super().__init__()
 
-        def level(width: int) -> nn.Sequential:
-            return nn.Sequential(*[ResidualBlock(width) for _ in range(blocks)])
+        def level(width: int, count: int) -> nn.Sequential:
+            return nn.Sequential(*[ResidualBlock(width) for _ in range(count)])
 
         pairs = list(pairwise(widths))
         self.head = nn.Conv2d(4 * (3 + 1 + 3 + 3), widths[0], 3, padding=1)
-        self.encode = nn.ModuleList(level(upper) for upper, _ in pairs)
+        self.encode = nn.ModuleList(level(upper, blocks) for upper, _ in pairs)
         self.down = nn.ModuleList(nn.Conv2d(upper, lower, 2, stride=2) for upper, lower in pairs)
-        self.middle = level(widths[-1])
+        self.middle = level(widths[-1], middle_blocks)
         self.up = nn.ModuleList(nn.ConvTranspose2d(lower, upper, 2, stride=2) for upper, lower in pairs)
-        self.decode = nn.ModuleList(level(upper) for upper, _ in pairs)
+        self.decode = nn.ModuleList(level(upper, blocks) for upper, _ in pairs)
         self.tail = nn.Conv2d(widths[0], 3 * 4, 3, padding=1)
         nn.init.zeros_(self.tail.weight)
         nn.init.zeros_(self.tail.bias)  # pyright: ignore[reportArgumentType]
@@ -65,7 +66,9 @@ class RestoreUNet(nn.Module):
         known_BCHW = (x_BCHW * (1 - mask_B1HW)).contiguous()
         suspect_BCHW = torch.maximum(impulses(known_BCHW, mask_B1HW), mask_B1HW)
         # What may be an impulse counts for a thousandth: where nothing else is near it stays what it is.
-        guess_BCHW = fill_missing(known_BCHW, suspect_BCHW * (0.999 + 0.001 * mask_B1HW))
+        # Where nothing is suspected the filling changes no bit, and costs a fifth of the whole.
+        some = bool(suspect_BCHW.any())
+        guess_BCHW = fill_missing(known_BCHW, suspect_BCHW * (0.999 + 0.001 * mask_B1HW)) if some else known_BCHW
         filled_BCHW = known_BCHW + mask_B1HW * guess_BCHW
         shown = torch.cat([filled_BCHW, mask_B1HW, guess_BCHW, suspect_BCHW], dim=1)
         hidden = self.head(F.pixel_unshuffle(shown, 2))
@@ -96,9 +99,10 @@ def fill_missing(x_BCHW: Tensor, mask_BCHW: Tensor) -> Tensor:
     """Replaces values where the mask is above 0 by what fits the ones near them, channel by channel.
 
     A short pull-push pyramid (Gortler et al. 1996, "The Lumigraph"): means over blocks of 8, 4 and 2 pixels and
-    over 3x3 pixels, where the coarser mean counts as a small share of one pixel. Then a few sweeps that follow edges;
-    they are worth 1.7 dB at 80 % missing and 2.1 dB at 50 %. A value counts for 1 - mask in the means; where the mask is 0
-    it stays bit for bit. The blocks of 8 are averaged over 3x3 and spread into wide holes,
+    over 3x3 pixels, where the coarser mean counts as a small share of one pixel. From blocks of 4 on, a few sweeps follow
+    edges, first between the blocks that know nothing, at last between pixels; the last are worth 1.7 dB at 80 % missing and
+    2.1 dB at 50 %, the others 0.2 dB at 80 % and 1 dB in holes. A value counts for 1 - mask in the means; where the mask is
+    0 it stays bit for bit. The blocks of 8 are averaged over 3x3 and spread into wide holes,
     64 pixels from their edge; what is deeper inside is grey. The mask has the channels of x; height and width are multiples of 8.
     """
     channels = x_BCHW.shape[1]
@@ -111,13 +115,12 @@ def fill_missing(x_BCHW: Tensor, mask_BCHW: Tensor) -> Tensor:
         eighth[:, :channels] / (eighth[:, channels:] + 1e-6),
         (eighth[:, channels:] > 0).to(x_BCHW.dtype),
     )
-    for finer, share in (
-        (quarter, 0.03),
-        (half, 0.03),
-        (box_sum(full, 3) / 9, 0.02),
-    ):
-        fill = doubled(fill)
-        fill = (finer[:, :channels] + share * fill) / (finer[:, channels:] + share)
+    for finer, share in ((quarter, 0.03), (half, 0.03)):
+        fill = (finer[:, :channels] + share * doubled(fill)) / (finer[:, channels:] + share)
+        # One pixel that is known is a sixteenth of a block; one that is only suspected a thousandth of that.
+        fill = follow_edges(fill, (finer[:, channels:] < 0.01).to(x_BCHW.dtype))
+    near = box_sum(full, 3) / 9
+    fill = (near[:, :channels] + 0.02 * doubled(fill)) / (near[:, channels:] + 0.02)
     y_BCHW = torch.where(mask_BCHW > 0, fill, full[:, :channels])
     return follow_edges(y_BCHW, (mask_BCHW > 0).to(x_BCHW.dtype))
 

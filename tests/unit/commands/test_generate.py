@@ -123,6 +123,14 @@ def test_the_report_finds_the_training_pictures(run: Path, output: Path, tmp_pat
     assert "2 training pictures" in page
 
 
+def test_training_pictures_may_lie_in_several_places(run: Path, output: Path, tmp_path: Path) -> None:
+    for folder, name in (("a", "seed-000000001.png"), ("b", "seed-000000002.png")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes((output / "images" / "00000" / name).read_bytes())
+    generate(run, tmp_path / "out", "--seeds", "0-3", "--data", f"{tmp_path / 'a'},{tmp_path / 'b'}")
+    assert "2 training pictures" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_dry_run_tells_the_plan_and_starts_nothing(run: Path, tmp_path: Path) -> None:
     result = artgen_here("generate", run, tmp_path / "out", "--seeds", "0-999999999", "--dry-run", "--json")
     told = json.loads(result.stdout)
@@ -144,6 +152,8 @@ def test_a_dry_run_tells_the_plan_and_starts_nothing(run: Path, tmp_path: Path) 
         (["--interpolate", "4"], "names 1 seed"),
         (["--interpolate", "4,b"], "--interpolate 'b'"),
         (["--frames", "1"], "frames 1 is out of range"),
+        (["--data", "nowhere"], "--data: "),
+        (["--data", f"{Path(__file__).parent},nowhere"], "holds no image"),
         (["--format", "gif"], "format 'gif' is not known"),
         (["--precision", "fp64"], "precision 'fp64' is not known"),
         (["--engine", "local", "--address", "x:1"], "takes no cluster address"),

@@ -48,6 +48,19 @@ def test_values_under_the_mask_never_matter():
 
 
 @torch.inference_mode()
+def test_filling_what_is_whole_changes_no_bit() -> None:
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).clamp(0.01, 0.99)
+    assert torch.equal(fill_missing(x, torch.zeros_like(x)), x)
+    network = net()
+    for weights in network.parameters():
+        torch.nn.init.normal_(weights, std=0.03)
+    # The neighbour in the batch has impulses, so the filling is made for both.
+    hit = torch.where(torch.rand(1, 1, 64, 64) < 0.2, 0.0, x)
+    clean = torch.zeros(2, 1, 64, 64)
+    assert torch.allclose(network(torch.cat([x, hit]), clean)[:1], network(x, clean[:1]), atol=1e-6)
+
+
+@torch.inference_mode()
 def test_a_tile_does_not_depend_on_its_batch():
     # Bit for bit from 128 px on. Under that, oneDNN computes a batch of one in another order (1e-6).
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from artgen.codecs.decode import Picture, decode
-from artgen.errors import StorageError
+from artgen.errors import ArtgenError, StorageError, UsageError
 from artgen.report import generated
 from tests.outputs import Output, encoded
 from tests.unit.report.test_page import HOSTILE, Outline
@@ -75,9 +75,10 @@ def test_the_nearest_training_pictures_are_found(output: Output) -> None:
     assert len(pairs) == 8
 
 
-def test_training_pictures_that_are_gone_cost_only_their_part(output: Output) -> None:
+@pytest.mark.parametrize("error", [StorageError("gone"), UsageError("there is nothing at")])
+def test_training_pictures_that_are_gone_cost_only_their_part(output: Output, error: ArtgenError) -> None:
     def training() -> Iterator[tuple[str, Picture]]:
-        raise StorageError("gone")
+        raise error
         yield
 
     found = page(filled(output, 3), training=training)

@@ -92,3 +92,4 @@ def test_a_list_of_another_form_is_refused(data: Path, name: str, text: str, mes
 
 def test_numbers_come_first_in_their_order() -> None:
     assert classes_of(["10", "9", "cat", "9", "ant"]) == ("9", "10", "ant", "cat")
+    assert classes_of(["²", "10"]) == ("10", "²"), "a digit, but no number"

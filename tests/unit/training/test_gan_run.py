@@ -153,6 +153,7 @@ def test_the_shipped_recipes_and_changes_on_top(tmp_path):
         ("default", ["gama=3"], "did you mean 'gamma'"),
         ("default", ["gamma=-3"], r"gamma is -3\.0; use 0 or more"),
         ("default", ["beta2=1"], r"beta2 is 1\.0"),
+        ("default", ["channels=2"], r"channels is 2; use 1 \(grey\)"),
         ("default", ["game=chess"], "game 'chess' is not known"),
         ("default", ["augment_end=2"], "use 0 to 1"),
     ):
@@ -165,6 +166,8 @@ def test_a_batch_that_does_not_divide_up_is_refused():
         Shards(6, 4)
     with pytest.raises(UsageError, match="3 workers cannot share 2 shards"):
         Shards(6, 2, 0, 3)
+    with pytest.raises(UsageError, match="batch_images is 64, which 3 workers cannot share"):
+        Shards(64, 0, 0, 3)
     assert [list(Shards(12, 4, rank, 3).ours) for rank in range(3)] == [[0], [1], [2, 3]]
     assert [list(Shards(12, 0, rank, 3).ours) for rank in range(3)] == [[0], [1], [2]]
 
@@ -225,3 +228,29 @@ def test_damaged_checkpoints_and_failed_saves_leave_the_last_good_one(tmp_path):
     (folder / "step-00000001" / "generator_optimizer.pt").unlink()
     with pytest.raises(RunError, match="no checkpoint of"):
         load_gan(state, run)
+
+
+MLP = {"model": "mlp", "generator": {"widths": [8]}, "discriminator": {"widths": [8]}, "augment": 0.0}
+
+
+def test_a_run_at_its_end_is_not_looked_at_again(data, tmp_path):
+    """At that state for the second time the pictures are no better, and with a low loss the game would pass for lost."""
+    settings, run, told = recipe(images=44, **MLP), str(tmp_path / "run"), []
+    train_gan(data, run, settings)
+    position = tmp_path / "run" / "checkpoints" / "step-00000011" / "position.json"
+    numbers = json.loads(position.read_text())
+    assert numbers["good_step"] == 11, "the end lies between two looks"
+    position.write_text(json.dumps({**numbers, "d_loss": 0.01}))
+    train_gan(data, run, settings, report=told.append)
+    assert told == []
+    assert json.loads(position.read_text())["rescues"] == 0
+
+
+def test_a_damaged_checkpoint_is_written_anew(data, tmp_path):
+    settings, run = recipe(**MLP), tmp_path / "run"
+    train_gan(data, str(run), settings)
+    newest = run / "checkpoints" / "step-00000020" / "generator.safetensors"
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[:100])
+    train_gan(data, str(run), settings)
+    assert newest.read_bytes() == whole

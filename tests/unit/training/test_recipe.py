@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from math import nan
+
 import pytest
 
 from artgen.errors import UsageError
@@ -31,7 +33,15 @@ def test_changes_and_files(tmp_path):
         ({"steps": "many"}, "must be of type int"),
         ({"steps": 0}, "steps is 0"),
         ({"learning_rate": -1}, "learning_rate is -1"),
+        ({"learning_rate": nan}, "learning_rate is nan"),
+        ({"clip_norm": 0}, "clip_norm is 0"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1; use 0 or more"),
+        ({"warmup_steps": -1}, "warmup_steps is -1"),
+        ({"minutes": nan}, "minutes is nan"),
+        ({"halflife_images": -1}, "halflife_images is -1"),
+        ({"grey_share": 1.5}, "grey_share is 1.5; use 0 to 1"),
         ({"damage": {}}, "at least one kind"),
+        ({"damage": {"noise": nan}}, "at least one kind"),
         ({"loss": "l7"}, "choose from l1, l2, relative_l1, huber"),
         ({"turns": 1}, "must be of type bool"),
     ],

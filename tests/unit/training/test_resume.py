@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from artgen.errors import RunError, StorageError, UsageError
 from artgen.models.spec import Facts
 from artgen.training.data import Batch, Crops
-from artgen.training.loop_restorer import TrainState, share_of, train
+from artgen.training.loop_restorer import TrainState, add_gradients_up, share_of, train
 from artgen.training.rank import Rank as ThisRank
 from artgen.training.rank import check_agreement
 from artgen.training.recipe import RestorerRecipe
@@ -131,6 +131,19 @@ def test_shares_cover_a_batch_once(images: int, world: int) -> None:
 def test_more_workers_than_images_are_refused() -> None:
     with pytest.raises(UsageError, match="too few for 5 workers"):
         share_of(4, 0, 5)
+
+
+def test_statistics_of_batch_norm_become_those_of_the_whole_batch() -> None:
+    sent: list[Tensor] = []
+    norms = [nn.BatchNorm2d(2), nn.BatchNorm2d(2)]
+    for norm, value in zip(norms, (4.0, 8.0), strict=True):
+        norm.get_buffer("running_mean").fill_(value)
+    # What the second rank sends, and the first, which gets the sum.
+    add_gradients_up(norms[1], torch.tensor(1.0), 0.0, 0.25, lambda flat: sent.append(flat.clone()))
+    numbers = add_gradients_up(norms[0], torch.tensor(2.0), 5.0, 0.75, lambda flat: flat.add_(sent[0]))
+    assert numbers == [3.0, 5.0]
+    assert norms[0].get_buffer("running_mean").tolist() == [5.0, 5.0]
+    assert norms[0].get_buffer("running_var").tolist() == [1.0, 1.0]
 
 
 def _rank(rank: int, world: int, folder: str) -> None:

@@ -22,8 +22,8 @@ from artgen.training.data import Batch, Crops
 from artgen.training.loop_restorer import TrainState, train
 from artgen.training.pictures import Pictures, divide, list_sources
 from artgen.training.rank import pick_device, pick_dtype
-from artgen.training.recipe import RestorerRecipe
-from artgen.training.run import go_back, read_skipped, train_restorer
+from artgen.training.recipe import RestorerRecipe, load_recipe
+from artgen.training.run import fresh, go_back, read_skipped, train_restorer
 from artgen.training.state import load_checkpoint, save_checkpoint
 
 TINY = {"widths": [8, 8, 8], "blocks": 1}
@@ -301,3 +301,55 @@ def test_precision_names():
     assert pick_dtype("bf16", cpu) is torch.bfloat16
     with pytest.raises(UsageError, match="'half'"):
         pick_dtype("half", cpu)
+
+
+def test_a_damaged_checkpoint_is_written_anew(data, tmp_path):
+    settings, run = recipe(checkpoint_minutes=0.0), tmp_path / "run"
+    train_restorer(data, str(run), settings)
+    newest = run / "checkpoints" / "step-00000006" / "network.safetensors"
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[: len(whole) // 2])
+    train_restorer(data, str(run), settings)
+    assert newest.read_bytes() == whole
+
+
+def test_going_back_leaves_no_damaged_checkpoint_behind(data, tmp_path, monkeypatch):
+    """Its files would be kept as they are when the run comes to its step again."""
+    run = tmp_path / "run"
+    train_restorer(data, str(run), recipe(steps=2, checkpoint_minutes=0.0))
+    newest = run / "checkpoints" / "step-00000002" / "network.safetensors"
+
+    def astray(state: TrainState, *_, go_back, **__) -> None:
+        newest.write_bytes(b"cut")
+        go_back(state)
+        assert state.step == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("artgen.training.run.train", astray)
+    with pytest.raises(KeyboardInterrupt):
+        train_restorer(data, str(run), recipe())
+    assert not newest.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("default", {"patch_px": 44}, "patch_px is 44.*takes multiples of 8: use 40 or 48"),
+        ("default", {"patch_px": 4}, "use 8 or 16"),
+        ("dncnn", {"micro_images": 4}, "micro_images is 4.*use micro_images = 0"),
+    ],
+)
+def test_crops_that_the_model_does_not_take_are_refused(name, changes, message):
+    with pytest.raises(UsageError, match=message):
+        fresh(load_recipe(name, changes), torch.device("cpu"))
+
+
+def test_models_that_take_any_crops_get_them():
+    fresh(load_recipe("article"), torch.device("cpu"))
+    fresh(load_recipe("dncnn", {"micro_images": 4, "params": {"batch_norm": False}}), torch.device("cpu"))
+
+
+def test_a_place_of_data_may_have_a_comma(data, tmp_path):
+    Path(data).rename(tmp_path / "a,b")
+    places = (f"{tmp_path}/a,b/[0-2].png", f"{tmp_path}/a,b/4.png")
+    assert [source.key for source in list_sources(places)] == ["0.png", "1.png", "2.png", "4.png"]

@@ -1,0 +1,30 @@
+"""What `artgen damage` makes of its flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import pictures
+from tests.runs import artgen_here
+
+
+@pytest.mark.parametrize("flags", [["--jpeg", "0"], ["--noise", "10", "--jpeg", "0"]])
+def test_a_strength_of_nought_is_no_flag_left_out(tmp_path: Path, flags: list[str]) -> None:
+    source = pictures.write_folder(tmp_path / "in", {"a.png": pictures.png(pictures.picture(1))})
+    result = artgen_here("damage", source, tmp_path / "out", *flags)
+    assert result.returncode == 2, result.stderr
+    assert "--jpeg 0 is out of range: use 1 to 100" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_noise_and_nothing_missing_leave_the_picture_as_it_is(tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", {"a.png": pictures.png(pictures.picture(1))})
+    flags = ("--noise", "0", "--salt-pepper", "0", "--missing", "0")
+    assert artgen_here("damage", source, tmp_path / "out", *flags).returncode == 0
+    with (
+        pictures.Image.open(source / "a.png") as before,
+        pictures.Image.open(tmp_path / "out/images/a.png") as after,
+    ):
+        assert before.tobytes() == after.tobytes()
