@@ -17,7 +17,9 @@ _NAME = re.compile(r"artgen-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}")
 
 def folder() -> str:
     """The path of a folder that only its owner can read, always the same one; it goes when the process ends."""
-    return _folder(os.getpid())
+    made = _folder(os.getpid())
+    os.makedirs(made, mode=0o700, exist_ok=True)  # on a long run somebody may have cleared the temporary folder
+    return made
 
 
 @lru_cache(maxsize=1)  # by process: one that was forked needs another

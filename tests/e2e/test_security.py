@@ -31,7 +31,7 @@ import pytest
 import torch
 
 import artgen
-from artgen.storage import atomic
+from artgen.storage import atomic, scratch
 from tests import pictures
 from tests.runs import artgen_here, rows, tree
 
@@ -258,16 +258,20 @@ def test_scratch_folders_of_a_run_are_private(tmp_path: Path, monkeypatch: pytes
     seen: list[int] = []
     list_input = command.list_input
 
-    def look(config, scratch):
-        seen.extend(stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "tmp").iterdir())
-        return list_input(config, scratch)
+    def look(config, indexes):
+        seen.extend(stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "tmp").rglob("*"))
+        return list_input(config, indexes)
 
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(command, "list_input", look)
-    restore(pictures.write_folder(tmp_path / "in", {"a.png": PNG}), tmp_path / "out")
-    assert seen == [0o700]
-    assert list((tmp_path / "tmp").iterdir()) == []
+    scratch._folder.cache_clear()  # this process may have one elsewhere
+    try:
+        restore(pictures.write_folder(tmp_path / "in", {"a.png": PNG}), tmp_path / "out")
+    finally:
+        scratch._folder.cache_clear()
+    assert seen == [0o700, 0o700], "the folder of this process, and in it that of the run"
+    assert [list(path.iterdir()) for path in (tmp_path / "tmp").iterdir()] == [[]], "which is empty again"
 
 
 def test_the_report_escapes_the_names_it_shows(tmp_path: Path) -> None:

@@ -35,6 +35,13 @@ def test_it_is_private_always_the_same_and_goes_with_its_process(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_it_is_made_again_where_somebody_cleared_the_temporary_folder(tmp_path: Path) -> None:
+    code = MAKE + "; import os, shutil; shutil.rmtree(made); assert os.path.isdir(scratch.folder())"
+    process = other(code, tmp_path)
+    process.communicate("", timeout=30)
+    assert process.returncode == 0
+
+
 def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
     living = other(MAKE + "; input()", tmp_path)
     dead = other(MAKE + "; input()", tmp_path)
