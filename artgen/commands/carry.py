@@ -57,12 +57,17 @@ def drop_uncommitted(output: str, options: dict[str, Any] | None) -> None:
     """
     from artgen.sinks import parquet, shards
 
-    units = set(Ledger(output, options).units())
-    for sink in (parquet, shards):
-        folder = uri.join(output, sink.FOLDER)
-        for name in uri.names(folder, options):
-            if (unit := sink.unit_of(name)) is not None and unit not in units:
-                uri.remove(uri.join(folder, name), options)
+    found = {
+        uri.join(output, sink.FOLDER, name): unit
+        for sink in (parquet, shards)
+        for name in uri.names(uri.join(output, sink.FOLDER), options)
+        if (unit := sink.unit_of(name)) is not None
+    }
+    # Without such files, as of a run that writes PNG alone, the rows need not be listed.
+    committed = set(Ledger(output, options).units()) if found else set()
+    for place, unit in found.items():
+        if unit not in committed:
+            uri.remove(place, options)
 
 
 def _consume(outcomes: Iterator[Outcome], tally: Tally) -> None:
