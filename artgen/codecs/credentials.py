@@ -135,6 +135,11 @@ class Signer:
         return signed.getvalue()
 
 
+def signer_of(credentials: Credentials | None) -> Signer | None:
+    """None where nothing is to be signed. Raises as Signer."""
+    return None if credentials is None else Signer(credentials)
+
+
 def _action(name: str, mark: Mark) -> dict[str, Any]:
     action: dict[str, Any] = {
         "action": name, "digitalSourceType": TERMS + mark.source_type,

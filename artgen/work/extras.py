@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from artgen.codecs import marking
+from artgen.codecs.credentials import signer_of
 from artgen.config import GenerateConfig
 from artgen.errors import UsageError
 from artgen.storage import atomic, uri
@@ -46,7 +47,7 @@ def write_grid(config: GenerateConfig, seeds: Seeds, painter: Painter, job: Gene
     numbers = list(shown)
     pictures = sample(painter, numbers, job.classes_of(numbers), job.truncation, job.precision)
     prompt = f"seeds {shown}, truncation {job.truncation:g}"
-    data, _ = encoded(sheet(pictures), painter, prompt, "grid.png", job.signer())
+    data, _ = encoded(sheet(pictures), painter, prompt, "grid.png", signer_of(job.credentials))
     atomic.write(uri.join(config.output, "grid.png"), data, config.storage_options)
 
 
@@ -59,7 +60,7 @@ def write_frames(config: GenerateConfig, route: tuple[int, ...], painter: Painte
 
     from artgen.work.generation import encoded, mark_of
 
-    signer = job.signer()
+    signer = signer_of(job.credentials)
     way = f"on the way through the seeds {', '.join(map(str, route))}, truncation {job.truncation:g}"
 
     def images() -> Iterator[Image.Image]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from artgen.codecs.credentials import Credentials, Signer
+from artgen.codecs.credentials import Credentials, Signer, signer_of
 from artgen.codecs.encode import Format, encode
 from artgen.codecs.marking import Mark
 from artgen.codecs.metadata import Metadata
@@ -68,9 +68,6 @@ class GenerateJob:
     def open(self, model: Painter, threads: int, guards: GuardPool | None = None) -> Generation:
         return Generation(self, model)
 
-    def signer(self) -> Signer | None:
-        return Signer(self.credentials) if self.credentials is not None else None
-
     def classes_of(self, seeds: Sequence[int]) -> list[int] | None:
         return [self.classes[seed % len(self.classes)] for seed in seeds] if self.classes else None
 
@@ -88,7 +85,7 @@ class Generation:
 
     def __init__(self, job: GenerateJob, painter: Painter) -> None:
         self._job, self._painter = job, painter
-        self._signer = job.signer()
+        self._signer = signer_of(job.credentials)
         self._stop = threading.Event()
         self._turn = threading.Lock()
         self._passes: dict[str, Future[Pass]] = {}

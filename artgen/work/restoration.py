@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from artgen.codecs.credentials import Credentials, Signer
+from artgen.codecs.credentials import Credentials, signer_of
 from artgen.codecs.encode import Format, encode
 from artgen.codecs.marking import Mark
 from artgen.codecs.picture import Picture
@@ -82,7 +82,7 @@ class Restoration:
         self._reader = Reader(job.storage_options, job.index_folder)
         self._guards = guards
         self._gate = PixelGate(threads * PIXELS_A_THREAD)
-        self._signer = Signer(job.credentials) if job.credentials is not None else None
+        self._signer = signer_of(job.credentials)
         # No file of an image that --max-pixels allows is larger: 16 bits of red, green, blue and alpha.
         self._most_bytes = max(MAX_BYTES, 8 * job.max_pixels)
 
