@@ -270,7 +270,7 @@ def _train(args: dict[str, Any], console: Console) -> int:
 
 def _add_demo(commands: Any) -> None:
     command = _command(
-        commands, "demo", _demo, "Restore a small damaged archive that comes along, and say where the report is."
+        commands, "demo", _demo, "Damage the pictures that come along, restore them, and say how near they come."
     )
     command.add_argument(
         "output", nargs="?", default="demo-output", help="folder for the results (default: demo-output)"

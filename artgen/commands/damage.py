@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from artgen.console import Console
@@ -76,12 +76,12 @@ def _damaged(listed: Listing, output: str, strengths: dict[str, float], seed: in
                 yield record | {"error": f"{type(error).__name__}: {error}"}
                 continue
             notes = [*picture.notes, *(["16 bits rounded to 8"] if picture.bits == 16 else [])]
-            masked = _damage_one(entry, picture, output, strengths, seed)
+            masked = damage_one(entry, picture, output, strengths, seed)
             yield record | {"masked": masked, "notes": "; ".join(notes)}
 
 
-def _damage_one(entry: Entry, picture: Picture, output: str, strengths: dict[str, float], seed: int) -> float:
-    """Writes the damaged picture and its mask; the share of it that is lost."""
+def damage_one(entry: Entry, picture: Picture, output: str, strengths: Mapping[str, float], seed: int) -> float:
+    """Writes the damaged picture and its mask, strengths by operator; returns the share of it that is lost."""
     import numpy as np
     import torch
 

@@ -1,19 +1,110 @@
-"""`artgen demo`: restores the small damaged archive that comes with the package."""
+"""`artgen demo`: damages the free pictures that come with the package, restores them, and says how near they come."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import closing
 from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from artgen.commands.damage import damage_one
 from artgen.commands.restore import restore
 from artgen.config import RestoreConfig
 from artgen.console import Console
+from artgen.errors import RunError, UsageError
+from artgen.storage import archive, atomic, uri
+from artgen.work.listing import Listing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Picture -> what befalls it, in the operators and units of `artgen damage`. The one called broken stays as it is: a JPEG cut short.
+DAMAGE: dict[str, dict[str, float]] = {
+    "portrait": {"noise": 35},
+    "camera": {"noise": 25},
+    "cat": {"salt_pepper": 0.4},
+    "coffee": {"jpeg": 9},
+    "rocket": {"scratches": 0.08},
+    "cat-mixture": {"noise": 20, "salt_pepper": 0.05, "jpeg": 40},
+}
+SEED = 7
+
+
+class Score(NamedTuple):
+    """PSNR of a picture before and after, in dB against the original."""
+
+    picture: str
+    damage: str
+    before: float
+    after: float
 
 
 def demo(output: str, console: Console) -> int:
-    """Returns 0 if the run came to its end: one of the pictures is broken on purpose, to show a failed row."""
-    with as_file(files("artgen") / "demo") as pictures:
-        config = RestoreConfig(
-            input=str(pictures / "damaged.tar"), output=output, masks=str(pictures / "masks.tar")
+    """Fills OUTPUT/damaged and OUTPUT/restored; returns 0 if the run came to its end, with the broken picture as failed row.
+
+    Raises UsageError for an OUTPUT that holds something else.
+    """
+    damaged, restored = uri.join(output, "damaged"), uri.join(output, "restored")
+    if uri.names(output) and not uri.names(uri.join(restored, "_artgen")):
+        raise UsageError(
+            f"OUTPUT {output} holds something else: choose an empty or new folder (nothing was changed)"
         )
-        code = restore(config, console)
-    return 0 if code == 3 else code
+    uri.remove(damaged)
+    with as_file(files("artgen") / "demo") as folder:
+        _damage(folder, damaged)
+        config = RestoreConfig(
+            input=uri.join(damaged, "images"), masks=uri.join(damaged, "masks"), output=restored, overwrite=True
+        )
+        code = restore(config, Console(quiet=True) if console.as_json else console)
+        if code not in (0, 3):
+            return code
+        scores = list(_scores(folder, damaged, restored))
+    report = uri.join(restored, "report.html")
+    facts: dict[str, Any] = {"psnr": [score._asdict() for score in scores], "report": report}
+    console.result(facts, _table(scores))
+    return 0
+
+
+def _damage(originals: Path, output: str) -> None:
+    from artgen.codecs.decode import decode
+
+    reader = archive.Reader()
+    with closing(Listing(str(originals), archive.scan(str(originals)))) as listed:
+        for entry in listed.entries(".png"):
+            data = reader.read(entry.source)
+            strengths = DAMAGE.get(Path(entry.name).stem)
+            if strengths is None:
+                atomic.write(uri.join(output, "images", entry.source.key), data)
+            else:
+                damage_one(entry, decode(data), output, strengths, SEED)
+
+
+def _scores(originals: Path, damaged: str, restored: str) -> Iterator[Score]:
+    from artgen.metrics.pairs import psnr
+
+    for name, strengths in DAMAGE.items():
+        clean = _pixels(str(originals / f"{name}.jpg"))
+        before, after = (_pixels(uri.join(folder, "images", f"{name}.png")) for folder in (damaged, restored))
+        words = ", ".join(f"{kind.replace('_', '-')} {strength:g}" for kind, strength in strengths.items())
+        yield Score(name, words, psnr(before, clean), psnr(after, clean))
+
+
+def _pixels(place: str) -> Tensor:
+    import torch
+
+    from artgen.codecs.decode import decode
+
+    data = uri.read_or_none(place)
+    if data is None:
+        raise RunError(f"{place} was not made: see the failed rows in the report beside it")
+    pixels = decode(data).pixels
+    return torch.from_numpy(pixels.copy()).float() / 255
+
+
+def _table(scores: list[Score]) -> str:
+    lines = ["", "PSNR against the originals, in dB:"]
+    lines += [f"  {s.picture:<12} {s.damage:<41} {s.before:6.2f} -> {s.after:6.2f}" for s in scores]
+    gain = math.fsum(s.after - s.before for s in scores) / len(scores)
+    return "\n".join([*lines, f"  on average {gain:.2f} dB nearer"])

@@ -100,7 +100,7 @@ def test_make_demo_says_where_the_report_is() -> None:
         ["make", "demo"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=280, check=False
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    assert (ROOT / "demo-output" / "report.html").is_file()
+    assert (ROOT / "demo-output" / "restored" / "report.html").is_file()
     assert "report.html" in result.stdout
 
 
