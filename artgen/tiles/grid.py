@@ -42,9 +42,9 @@ def segments(
 
     All tiles of an axis have one size: the smallest multiple of `quantum` (and of `align`) that is at least
     `minimum` and still covers with as many tiles. So with quantum = the model's multiple an image is padded by
-    less than that, and with quantum = tile every tile has the same shape. Starts differ by multiples of `align`:
-    a model that pools by 8 sees another picture when its tile starts 3 pixels later. Padding is shared by both
-    ends, for a few mirrored pixels at an edge serve a model that was made for zeros there better than none.
+    less than that, and with quantum = tile every tile has the same shape. Starts are multiples of `align`: a model
+    that pools by 8 sees another picture when its tile starts 3 pixels later, and one that repairs JPEG finds the blocks
+    of 8 where it learned them. So padding is shared by both ends only in whole `align`s.
 
     The ramp is half of `overlap`, or less where tiles lie so close that ramps would meet.
     Raises ValueError, quoting the value, where no such tiles exist.
@@ -72,7 +72,7 @@ def segments(
         raise ValueError(f"overlap {overlap} px must be smaller than the tile ({longest * align} px)")
     count = 1 if cover <= longest else -(-(cover - shared) // (longest - shared))
     size = _up(max(-(-(cover + (count - 1) * shared) // count), -(-minimum // align)), step)
-    lead = ((size if count == 1 else cover) * align - length) // 2
+    lead = ((size if count == 1 else cover) * align - length) // 2 // align * align
     starts = [i * (cover - size) // max(count - 1, 1) * align - lead for i in range(count)]
     return _with_ramps(starts, size * align, length, overlap // 2)
 

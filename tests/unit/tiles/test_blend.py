@@ -23,7 +23,7 @@ def tile_of(values: np.ndarray, row: Segment, col: Segment, scale: int) -> np.nd
     return tile
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.integers(1, 90),
     st.integers(1, 90),
