@@ -151,5 +151,8 @@ def make_recipe(values: Mapping[str, Any], source: str) -> RestorerRecipe:
         wanted = type(getattr(example, key))
         fits = isinstance(value, (int, float)) if wanted is float else isinstance(value, wanted)
         if not fits or (isinstance(value, bool) and wanted is not bool):
-            raise UsageError(f"{key} is {value!r} in the recipe {source!r}; it must be of type {wanted.__name__}")
+            how = """ (as --set: JSON, such as '{"noise": 60}')""" if wanted is dict else ""
+            raise UsageError(
+                f"{key} is {value!r} in the recipe {source!r}; it must be of type {wanted.__name__}{how}"
+            )
     return RestorerRecipe(**values)

@@ -31,6 +31,7 @@ def test_changes_and_files(tmp_path):
     [
         ({"stepz": 3}, "did you mean 'steps'"),
         ({"steps": "many"}, "must be of type int"),
+        ({"damage": "{noise=60}"}, "must be of type dict .as --set: JSON"),
         ({"steps": 0}, "steps is 0"),
         ({"learning_rate": -1}, "learning_rate is -1"),
         ({"learning_rate": nan}, "learning_rate is nan"),
