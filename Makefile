@@ -18,8 +18,9 @@ setup: .venv/.done
 demo: setup
 	$(PYTHON) -m artgen demo
 
+# Two at a time: half of the suite's time is waiting for other processes (tests/conftest.py says what stays together).
 test: setup
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadgroup
 
 long: setup
 	$(PYTHON) -m pytest -m long

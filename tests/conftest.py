@@ -6,8 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Speed belongs in bench/: a busy machine must not fail a test.
+settings.register_profile("artgen", deadline=None)
+settings.load_profile("artgen")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For pytest-xdist: one process for all Ray clusters, so that only one stands at a time; elsewhere one for each module."""
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent)
+        item.add_marker(pytest.mark.xdist_group("ray" if place.parts[0] == "ray" else place.as_posix()))
 
 
 @pytest.fixture(scope="session")

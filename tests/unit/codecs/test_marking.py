@@ -135,7 +135,7 @@ def test_what_is_no_packet_is_left_out_and_said(broken: bytes) -> None:
     assert notes == ("left out: XMP that is not well-formed",)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 400), st.binary(max_size=6), st.integers(0, 6))
 def test_whatever_comes_in_a_sound_packet_goes_out(at: int, new: bytes, cut: int) -> None:
     whole = xmp(f"><e:DigitalSourceType>{TERMS}print</e:DigitalSourceType></r:Description>")

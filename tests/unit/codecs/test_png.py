@@ -43,7 +43,7 @@ def pictures(draw):
     return pixels, alpha
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(pictures())
 def test_every_shape_decodes_back_exactly(picture):
     check(*picture)

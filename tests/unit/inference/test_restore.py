@@ -21,7 +21,7 @@ def picture(height: int, width: int, channels: int = 3, dtype: type = np.uint8) 
     return random.integers(0, np.iinfo(dtype).max, (height, width, channels), dtype, endpoint=True)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(
     size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
     tile=st.integers(16, 90),

@@ -117,7 +117,7 @@ PART = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.lists(PART, min_size=1, max_size=3).map("/".join), unique=True, max_size=30),
     st.sampled_from([".png", ".webp", "source"]),
