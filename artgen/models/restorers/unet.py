@@ -93,14 +93,13 @@ def impulses(x_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
     return alone_black + alone_white
 
 
-@torch.compiler.disable
 def fill_where_needed(x_BCHW: Tensor, mask_BCHW: Tensor) -> Tensor:
     """`fill_missing` of the pictures whose mask is not all 0: the others it would not change, for a fifth of the whole time.
 
-    Not compiled: how many they are differs from batch to batch.
+    How many they are differs from batch to batch: what is compiled, for one shape, fills all.
     """
     needy_B = mask_BCHW.flatten(1).any(1)
-    if needy_B.all():
+    if torch.compiler.is_compiling() or needy_B.all():
         return fill_missing(x_BCHW, mask_BCHW)
     y_BCHW = x_BCHW.clone()
     if needy_B.any():
