@@ -60,6 +60,11 @@ TASKS = (
     Task("CBSD68", "scratches", 0.05, first=20),
     Task("Classic5", "jpeg", 10, "ARCNN 29.03, DnCNN-3 29.40"),
     Task("Classic5", "jpeg", 20, "ARCNN 31.15, DnCNN-3 31.63"),
+    # Kept out of training (degrade.UNSEEN): how far the restorer generalises.
+    Task("CBSD68", "poisson", 40, first=20),
+    Task("CBSD68", "speckle", 50, first=20),
+    Task("CBSD68", "quantise", 16, first=20),
+    Task("CBSD68", "resample", 2, first=20),
 )
 
 
@@ -87,6 +92,10 @@ def peers_of(
 ) -> dict[str, Callable[[], np.ndarray]]:
     if task.damage.startswith("noise"):
         return {"nl-means": lambda: classical.non_local_means(image, task.strength)}
+    if task.damage in ("poisson", "speckle"):
+        return {"nl-means": lambda: classical.non_local_means(image, 255 * float(np.std(image - clean)))}
+    if task.damage in ("quantise", "resample"):
+        return {}
     if task.damage == "salt-pepper":
         return {
             "best median": lambda: classical.best_median(image, clean),

@@ -33,7 +33,8 @@ _ARCHITECTURES: dict[str, Architecture] = {
     "dncnn": Architecture(DnCNN, Facts(name="dncnn", architecture="dncnn", channels=1, overlap=24)),
     "identity": Architecture(Identity, Facts(name="identity", architecture="identity", overlap=8)),
     "default": Architecture(
-        RestoreUNet, Facts(name="default", architecture="default", takes_mask=True, multiple=8, min_size=8)
+        RestoreUNet,
+        Facts(name="default", architecture="default", takes_mask=True, multiple=8, overlap=64, min_size=8),
     ),
 }
 
