@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from artgen.models import registry
 from artgen.models.weights import load
 
 TARGET = Path(__file__).resolve().parents[1] / "artgen" / "models" / "weights" / "default.safetensors"
@@ -19,8 +20,9 @@ DAMAGE = ("noise", "salt-pepper", "missing", "holes", "scratches", "jpeg", "mixt
 
 def main() -> None:
     trained = load(sys.argv[1])
+    _, facts = registry.build(trained.facts.name, trained.facts.params)
     facts = dataclasses.replace(
-        trained.facts, damage=DAMAGE, licence=LICENCE, card="artgen/models/weights/default.md"
+        facts, damage=DAMAGE, licence=LICENCE, card="artgen/models/weights/default.md"
     )
     tensors = {name: tensor.half().contiguous() for name, tensor in trained.module.state_dict().items()}
     save_file(tensors, TARGET, metadata={"artgen": facts.to_json()})
