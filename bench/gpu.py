@@ -103,38 +103,54 @@ def end_to_end(args: argparse.Namespace, precision: str, source: Path, megapixel
     command = [sys.executable, "-m", "artgen", "restore"]
     one = min(source.iterdir())
     few = run([*command, str(one), str(source.parent / f"one-{precision}"), *flags])
-    with busy(args.device) as share:
-        all_of_them = run([*command, str(source), str(source.parent / f"all-{precision}"), *flags])
+    output = source.parent / f"all-{precision}"
+    with Busy(args.device, output / "images") as share:
+        all_of_them = run([*command, str(source), str(output), *flags])
     rate = megapixels / max(all_of_them.wall_s - few.wall_s, 1e-9)
-    return f"{rate:.1f} ({share[0]:.0%} of the time busy)" if share else f"{rate:.1f}"
+    return f"{rate:.1f} ({share})" if str(share) else f"{rate:.1f}"
 
 
-class busy:
-    """Mean utilisation that the driver reports while the block runs; empty where nobody reports one."""
+class Busy:
+    """Mean utilisation that the driver reports while the block runs, as text; "" on a CPU.
 
-    def __init__(self, device: str) -> None:
+    Counted from the first picture in the folder `pictures` on: before that a process starts and loads its model.
+    """
+
+    def __init__(self, device: str, pictures: Path) -> None:
         self._cuda = device == "cuda"
+        self._pictures = pictures
         self._shares: list[float] = []
-        self._result: list[float] = []
+        self._why_not = "no picture was written while it was looked at"
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> list[float]:
+    def __enter__(self) -> Busy:
         self._thread.start()
-        return self._result
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        if self._shares:
-            self._result.append(sum(self._shares) / len(self._shares))
+
+    def __str__(self) -> str:
+        if not self._cuda:
+            return ""
+        if not self._shares:
+            return f"busy share: not available ({self._why_not})"
+        return f"{sum(self._shares) / len(self._shares):.0%} of the time busy"
 
     def _watch(self) -> None:
         while self._cuda and not self._ended.wait(0.2):
             try:
-                self._shares.append(torch.cuda.utilization() / 100)
-            except (ModuleNotFoundError, RuntimeError):  # no nvidia-ml-py here
+                share = torch.cuda.utilization() / 100
+            except ModuleNotFoundError:
+                self._why_not = "pip install nvidia-ml-py"
                 return
+            except Exception as error:  # noqa: BLE001 - NVML has errors of its own, and none ends a measurement
+                self._why_not = str(error)
+                return
+            if self._pictures.exists():
+                self._shares.append(share)
 
 
 def decode(source: Path, megapixels: float) -> float:

@@ -27,7 +27,8 @@ class RestoreOptions:
     """tile, overlap: input px (overlap None: the model's own). strength: 0 the input .. 1 the model's picture.
 
     ensemble: the average over 8 flips and turns, at 8 times the cost. keep_unmasked: pixels outside the mask stay
-    bit for bit. deadline: in seconds of time.monotonic(); it and stop are looked at between batches of tiles.
+    bit for bit. deadline: in seconds of time.monotonic(). It and stop are looked at before each batch of tiles, also
+    among the variants of one, and after the last; a batch under way cannot be interrupted.
     """
 
     tile: int = 512
@@ -108,22 +109,6 @@ def restore(
         return Restored(restored, tuple(notes))
 
 
-def working_bytes(
-    height: int, width: int, channels: int, bits: int, tile: int, scale: int = 1, *, batch: int = 1
-) -> int:
-    """Upper estimate of the bytes that `restore` holds for a picture: input, output, band and tiles of a batch.
-
-    bits: 8 or 16 per channel. Without what the model needs inside, which does not grow with the picture.
-    """
-    sample = bits // 8
-    tile_rows = min(tile, height)
-    inputs = height * width * (channels * sample + 1)  # and its mask
-    outputs = height * width * channels * sample * scale**2
-    band = 2 * tile_rows * width * channels * 4 * scale**2  # the band, and at most as much faded under the next
-    tiles = 2 * batch * tile**2 * max(channels, 3) * 4 * scale**2
-    return inputs + outputs + band + tiles
-
-
 def _restore(
     pixels_HWC: np.ndarray, mask_HW: np.ndarray | None, forward: Forward, options: RestoreOptions, tile: int
 ) -> np.ndarray:
@@ -135,19 +120,24 @@ def _restore(
     variants = (8 if options.ensemble else 1) * (channels if channels > facts.channels else 1)
     at_once = max(1, forward.batch // variants)
     for k in range(0, len(places), at_once):
-        if options.deadline is not None and time.monotonic() > options.deadline:
-            raise ImageTimeout(f"the time limit came after {k} of {len(places)} tiles; raise --image-timeout")
-        if options.stop is not None and options.stop.is_set():
-            raise RunError("the run is ending")
         here = places[k : k + at_once]
         cuts = [_cut(pixels_HWC, mask_HW, rows[i], cols[j]) for i, j in here]
-        for (i, j), output in zip(here, _run(cuts, forward, options), strict=True):
+        outputs = _run(cuts, forward, options, f"{k} of {len(places)} tiles")
+        for (i, j), output in zip(here, outputs, strict=True):
             _put(blender, i, j, output, forward)
+    _go_on(options, f"{len(places)} of {len(places)} tiles")
     if options.keep_unmasked and mask_HW is not None:
         for row in rows:
             part = slice(row.begin, row.end)
             np.copyto(blender.pixels[part], pixels_HWC[part], where=~mask_HW[part, :, None])
     return blender.pixels
+
+
+def _go_on(options: RestoreOptions, done: str) -> None:
+    if options.deadline is not None and time.monotonic() > options.deadline:
+        raise ImageTimeout(f"the time limit came after {done}; raise --image-timeout")
+    if options.stop is not None and options.stop.is_set():
+        raise RunError("the run is ending")
 
 
 def _put(blender: BandBlender, i: int, j: int, output_HWC: np.ndarray, forward: Forward) -> None:
@@ -159,15 +149,15 @@ def _put(blender: BandBlender, i: int, j: int, output_HWC: np.ndarray, forward: 
         raise RestoreFailed(f"{error}; {forward.precision} may have overflowed: try --precision fp32") from error
 
 
-def _run(cuts: list[Tile], forward: Forward, options: RestoreOptions) -> list[np.ndarray]:
-    """Outputs of cuts. A tile of which every pixel will be kept is not worth a pass."""
+def _run(cuts: list[Tile], forward: Forward, options: RestoreOptions, done: str) -> list[np.ndarray]:
+    """Outputs of cuts. A tile of which every pixel will be kept is not worth a pass. done: before these, for a message."""
     wanted = [not options.keep_unmasked or (cut.mask_HW is not None and bool(cut.mask_HW.any())) for cut in cuts]
     channels = forward.facts.channels
     jobs = [
         expanded(cut, channels, ensemble=options.ensemble) if want else []
         for cut, want in zip(cuts, wanted, strict=True)
     ]
-    outputs = iter(forward.run([tile for job in jobs for tile in job]))
+    outputs = iter(_passes([tile for job in jobs for tile in job], forward, options, done))
     results = []
     for cut, job in zip(cuts, jobs, strict=True):
         if not job:
@@ -179,6 +169,17 @@ def _run(cuts: list[Tile], forward: Forward, options: RestoreOptions) -> list[np
             result = before + np.float32(options.strength) * (result - before)
         results.append(result)
     return results
+
+
+def _passes(tiles: list[Tile], forward: Forward, options: RestoreOptions, done: str) -> list[np.ndarray]:
+    # Every second variant stands upright where the others lie, and shares no batch with them: two batches of each at once
+    # are full ones.
+    at_once = 1 if forward.batch == 1 else 2 * forward.batch
+    outputs = []
+    for k in range(0, len(tiles), at_once):
+        _go_on(options, done)
+        outputs += forward.run(tiles[k : k + at_once])
+    return outputs
 
 
 def _grid(

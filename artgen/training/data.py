@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Generator as Producer
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,9 +51,13 @@ class PictureSet(Protocol):
 class Crops:
     """Crop number `position` of an endless training set.
 
-    pictures: each at least patch_px on both sides, or None, whose place in an epoch the next usable one takes.
-    Every epoch shows each picture once, in its own order. channels: of the model; 1 makes every crop grey, 3 makes
-    three equal channels of grey. device: where crops are damaged and batches are.
+    pictures: each at least patch_px on both sides, or None for one that cannot be used. channels: of the model; 1 makes
+    every crop grey, 3 makes three equal channels of grey. device: where crops are damaged and batches are.
+
+    An epoch has a place for every picture, in an order of its own. Where all can be used, none is repeated before all
+    have been shown. Where some cannot, each usable one is still shown at its own place in every epoch; at the places of
+    the others one is shown that is drawn by (seed, position) from all usable ones, so an epoch repeats as many pictures
+    as it has unusable ones, scattered over all.
     """
 
     pictures: PictureSet
@@ -70,12 +74,18 @@ class Crops:
         return np.random.default_rng(stable_seed(self.recipe.seed, "epoch", epoch)).permutation(len(self.pictures))
 
     def usable(self, position: int, order: np.ndarray) -> np.ndarray:
-        """The picture of this position. Raises UsageError when none can be used."""
-        for ahead in range(len(order)):
-            pixels = self.pictures[int(order[(position + ahead) % len(order)])]
+        """The picture of this position, or the one in its place. Raises UsageError when none can be used."""
+        for number in self._candidates(position, order):
+            pixels = self.pictures[number]
             if pixels is not None:
                 return pixels
         raise _nothing_usable(self.recipe.patch_px)
+
+    def _candidates(self, position: int, order: np.ndarray) -> Iterator[int]:
+        """The number of the picture of this position, then of all in an order that is this position's own."""
+        yield int(order[position % len(order)])
+        dice = np.random.default_rng(stable_seed(self.recipe.seed, "instead", position))
+        yield from map(int, dice.permutation(len(order)))
 
     def clean(self, position: int, order: np.ndarray) -> Tensor:
         """The undamaged crop, uint8 C x patch x patch: random place, turn and flip, grey at `grey_share`."""

@@ -251,5 +251,6 @@ OPERATORS: dict[str, Operator] = {
     "resample": resample,
 }
 
-# Kept out of training on purpose: they measure how far a restorer generalises.
+# Kept out of training on purpose: bench/quality.py measures by them how far a restorer generalises. Named here so that a
+# test can prove that no mixture uses them.
 UNSEEN = ("blur", "fade", "poisson", "speckle", "quantise", "resample")

@@ -6,8 +6,9 @@ Shape letters: N pictures, B batch, C channels, H height, W width.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from artgen.storage import archive
 from artgen.training.data import stable_seed
 from artgen.training.gan_labels import LISTS, classes_of, read_labels
 from artgen.training.gan_recipe import GanRecipe
+from artgen.training.memory import available_bytes
 from artgen.training.pictures import DECODE_TIMEOUT_S, list_sources, parts_of
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -84,28 +86,31 @@ def load_real(
     pictures are laid on white unless the recipe has 4 channels; grey becomes RGB or the other way, 16 bits become 8.
     With `recipe.classes` each has the class of `gan_labels.read_labels`, or the name of its folder (the whole path).
 
-    Raises UsageError: nothing usable, fewer pictures than a batch, a size that no generator makes, one class only.
+    Raises UsageError: nothing usable, fewer pictures than a batch, a size that no generator makes, one class only, more
+    than the memory left; the last as soon as the size is known.
     """
     sources, labels, unusable = listed(data, recipe.classes, options)
-    found: list[np.ndarray] = []
+    pixels_NCHW = np.empty((0, 0, 0, 0), np.uint8)
     kept: list[str] = []
     changed: dict[str, str] = {}
-    decoding = decoded(sources, partial(_wanted, recipe), options, threads)
-    for (source, outcome), label in zip(decoding, labels, strict=True):
-        if isinstance(outcome, ImageError):
-            unusable[source.key] = f"{type(outcome).__name__}: {outcome}"
-            continue
-        found.append(outcome.pixels)
-        kept.append(label)
-        if outcome.changes:
-            changed[source.key] = ", ".join(outcome.changes)
-    if len(found) < recipe.batch_images:
+    with closing(decoded(sources, partial(_wanted, recipe), options, threads)) as decoding:
+        for (source, outcome), label in zip(decoding, labels, strict=True):
+            if isinstance(outcome, ImageError):
+                unusable[source.key] = f"{type(outcome).__name__}: {outcome}"
+                continue
+            if not kept:
+                pixels_NCHW = _room(len(sources), outcome.pixels.shape)
+            pixels_NCHW[len(kept)] = outcome.pixels.transpose(2, 0, 1)
+            kept.append(label)
+            if outcome.changes:
+                changed[source.key] = ", ".join(outcome.changes)
+    if len(kept) < recipe.batch_images:
         why = f" ({len(unusable)} cannot be used, such as {next(iter(unusable))!r})" if unusable else ""
         raise UsageError(
-            f"DATA holds {len(found)} usable pictures{why}, fewer than batch_images {recipe.batch_images}; "
+            f"DATA holds {len(kept)} usable pictures{why}, fewer than batch_images {recipe.batch_images}; "
             "give more pictures or a smaller batch_images"
         )
-    pixels = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).contiguous()
+    pixels = torch.from_numpy(pixels_NCHW[: len(kept)])
     if not recipe.classes:
         return RealPictures(pixels, None, (), changed, unusable)
     classes = classes_of(kept)
@@ -116,6 +121,22 @@ def load_real(
         )
     numbers = {name: number for number, name in enumerate(classes)}
     return RealPictures(pixels, torch.tensor([numbers[label] for label in kept]), classes, changed, unusable)
+
+
+def _room(pictures: int, shape: Sequence[int]) -> np.ndarray:
+    """An array, N x C x H x W, to be filled: pages that are not written to (for pictures that cannot be used) cost nothing.
+
+    Raises UsageError where it would not fit into the memory left.
+    """
+    height, width, channels = shape
+    wanted, left = pictures * height * width * channels, available_bytes()
+    if left is not None and wanted > left:
+        raise UsageError(
+            f"the {pictures} pictures of DATA take {wanted / 1e9:.3g} GB of memory in each worker at {width}x{height} with "
+            f"{channels} channels, and {left / 1e9:.3g} GB are free; set a smaller height and width in the recipe, give "
+            "fewer pictures, or use a machine with more memory"
+        )
+    return np.empty((pictures, channels, height, width), np.uint8)
 
 
 def _wanted(recipe: GanRecipe, source: Source, picture: Picture) -> Shape:
@@ -206,7 +227,7 @@ def decoded(
     wanted: Callable[[Source, Picture], Shape],
     options: Mapping[str, Any] | None,
     threads: int,
-) -> Iterator[tuple[Source, Fitted | ImageError]]:
+) -> Generator[tuple[Source, Fitted | ImageError]]:
     """Each source with its picture, fitted to one shape, or what was wrong with it; in order, and a few ahead.
 
     wanted: tells the shape of all from the first usable picture.

@@ -16,6 +16,7 @@ import torch
 from artgen.errors import RunError
 from artgen.models.gans.registry import build_discriminator, build_generator
 from artgen.models.gans.spec import GanFacts
+from artgen.models.gans.weights import HEADER
 from artgen.storage import uri
 from artgen.training.gan_data import RealPictures, load_real
 from artgen.training.gan_recipe import GanRecipe
@@ -24,7 +25,7 @@ from artgen.training.gan_state import GanState, go_back, load_gan, save_gan, set
 from artgen.training.gan_watch import trouble
 from artgen.training.loop_gan import Unstable, train
 from artgen.training.rank import Rank, check_agreement, from_first, pick_device, pick_dtype
-from artgen.training.state import forget_after
+from artgen.training.state import check_same, forget_after
 
 MOST_RESCUES = 6
 log = logging.getLogger(__name__)
@@ -46,13 +47,14 @@ def train_gan(
     reals.png, fakes-<thousands of images>.png, checkpoints, best.safetensors (the weights of the look with the lowest
     distance), interpolation.gif and model.safetensors, whose path it returns.
     report: gets the numbers that rank 0 logs. A run that has gone wrong goes back to the last look that found nothing
-    wrong, MOST_RESCUES times at most. Raises UsageError (too few usable pictures, a size that the architecture does
-    not make, another architecture in RUN), StorageError, RunError.
+    wrong, MOST_RESCUES times at most. Raises UsageError (too few usable pictures, more than the memory holds, a size that
+    the architecture does not make, a RUN of another architecture, size, classes or other facts), StorageError, RunError.
     """
     rank = rank or Rank()
     where = torch.device(pick_device(device))
     pictures = load_real(data, recipe, options=options, threads=rank.threads)
     facts = facts_of(pictures, recipe)
+    check_same(run, HEADER, facts.deciding(), options)
     state = fresh(recipe, facts, where)
     resumed = load_gan(state, run, options)
     check_agreement(state.step, where, rank)

@@ -26,7 +26,6 @@ from artgen.training.tally import Tally
 Forward = Callable[[Tensor, Tensor], Tensor]
 Report = Callable[[Mapping[str, float]], None]
 
-
 BAD_STEPS = 20
 """So many steps in a row that are not finite, or whose loss is far above the usual, and the run goes back."""
 FAR_ABOVE = 10.0
@@ -101,11 +100,11 @@ def train(
                     batch = next(feed)
                 # What else draws numbers (dropout) depends on the position too: no generator has a state to save.
                 torch.manual_seed(stable_seed(recipe.seed, "step", state.step, rank))
-                rate = (
-                    recipe.learning_rate * cosine(progress, state.step, recipe.warmup_steps) * 0.5**state.rollbacks
-                )
+                rate = recipe.learning_rate * cosine(progress, state.step, recipe.warmup_steps) / 2**state.rollbacks
                 for group in state.optimizer.param_groups:
                     group["lr"] = rate
+                # The forward pass of a batch norm changes its statistics, before anybody knows whether the step counts.
+                before = [buffer.clone() for buffer in state.network.buffers()]
                 part = accumulate(state.network, batch, recipe, forward=forward, autocast=autocast)
 
                 # The clock of rank 0 counts, for all: what follows from it (rate, save, end) must be the same everywhere.
@@ -115,7 +114,7 @@ def train(
                 state.seconds += seconds
                 clock = now
 
-                stepped = step_once(state, loss, recipe)
+                stepped = step_once(state, loss, recipe, before)
                 state.step += 1
                 tally.add({"loss": loss} if stepped else None)
                 if state.step % recipe.report_steps == 0:
@@ -184,11 +183,14 @@ def running_statistics(network: nn.Module) -> list[Tensor]:
     return [made for name, made in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
 
 
-def step_once(state: TrainState, loss: float, recipe: RestorerRecipe) -> bool:
-    """One step of the optimiser and of the running mean; False, and no change, for a step that would do harm."""
+def step_once(state: TrainState, loss: float, recipe: RestorerRecipe, before: list[Tensor]) -> bool:
+    """One step of the optimiser and of the running mean. False for a step that would do harm: nothing changes then, and
+    the network's buffers are again as they were `before` the forward pass."""
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
     usual = state.usual_loss or loss
     if not (torch.isfinite(norm) and loss <= FAR_ABOVE * usual):
+        for buffer, kept in zip(state.network.buffers(), before, strict=True):
+            buffer.copy_(kept)
         return False
     state.optimizer.step()
     state.usual_loss = 0.99 * usual + 0.01 * loss

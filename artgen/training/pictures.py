@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,12 @@ from artgen.codecs.picture import MAX_PIXELS
 from artgen.codecs.pool import GuardPool
 from artgen.errors import ImageError, UsageError
 from artgen.records import Skipped, Source
-from artgen.storage import archive, uri
+from artgen.storage import archive, scratch, uri
 
 MOST_HELD = 64
 """Most pictures that are kept out of training to validate on, however large DATA is."""
+HELD_PX = 192
+"""Side of the centre of such a picture that `validate` looks at."""
 DECODE_TIMEOUT_S = 300.0
 
 
@@ -26,12 +29,25 @@ def list_sources(data: str | Sequence[str], options: uri.Options | None = None) 
     The order is always the same. About half a kilobyte of memory for each image. Raises UsageError when there is none.
     """
     parts = parts_of(data)
-    found = [item for part in parts for item in archive.scan(part, options) if not isinstance(item, Skipped)]
+    scans = (archive.scan(part, options, cache_dir=_indexes()) for part in parts)
+    found = [item for scan in scans for item in scan if not isinstance(item, Skipped)]
     if not found:
         raise UsageError(
             f"DATA {','.join(map(uri.shown, parts))!r} holds no image; give a folder, an archive or a bucket of pictures"
         )
     return found
+
+
+def digest_of(sources: Sequence[Source]) -> str:
+    """Which pictures DATA lists and in what order: of names and sizes, so that a copy elsewhere has the same one.
+
+    Where a listing tells no size (Parquet, some stores), the version of the file stands for it.
+    """
+    digest = hashlib.sha256()
+    for source in sources:
+        size = source.size if source.size >= 0 else source.version
+        digest.update(f"{source.key}\0{size}\n".encode())
+    return digest.hexdigest()
 
 
 def parts_of(data: str | Sequence[str]) -> list[str]:
@@ -57,6 +73,24 @@ def divide(sources: Sequence[Source], holdout: int) -> tuple[list[Source], list[
     return kept or held, held
 
 
+def centres(pictures: Pictures) -> list[np.ndarray]:
+    """Of every usable picture no more than `validate` looks at: a run keeps them to its end, and scans are large."""
+    usable = (pixels for number in range(len(pictures)) if (pixels := pictures[number]) is not None)
+    return [_centre(pixels).copy() for pixels in usable]
+
+
+def _centre(pixels: np.ndarray) -> np.ndarray:
+    # As much from both ends, so that the middle stays where it was: a side may be one longer than HELD_PX.
+    top, left = (max(side - HELD_PX, 0) // 2 for side in pixels.shape[:2])
+    return pixels[top : pixels.shape[0] - top, left : pixels.shape[1] - left]
+
+
+def _indexes() -> str:
+    """Where this process keeps the seek points of .tar.gz archives: listing finds them, which inflates all, and reading
+    needs them."""
+    return uri.join(scratch.folder(), "indexes")
+
+
 class Pictures:
     """`pictures[i]` is uint8, H x W (grey) or H x W x 3, or None when image i cannot be used; thread-safe.
 
@@ -79,7 +113,7 @@ class Pictures:
         self._sources = sources
         self._smallest_px = smallest_px
         self._most = kept_pixels
-        self._reader = archive.Reader(options)
+        self._reader = archive.Reader(options, _indexes())
         self._guards = GuardPool(threads, MAX_PIXELS, DECODE_TIMEOUT_S)
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()

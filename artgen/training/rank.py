@@ -64,12 +64,17 @@ def pick_device(name: str) -> str:
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type of the forward pass, None for fp32; auto: bf16 where the hardware multiplies it fast."""
-    kinds = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    """The autocast type of the forward pass, None for fp32; auto: bf16 where the hardware multiplies it fast.
+
+    Raises UsageError for another; for fp16 too, whose small gradients would be lost: the loops scale none.
+    """
+    kinds = {"fp32": None, "bf16": torch.bfloat16}
     if precision in kinds:
         return kinds[precision]
+    if precision == "fp16":
+        raise UsageError("precision is 'fp16', in which small gradients become zero: train with bf16 or fp32")
     if precision != "auto":
-        raise UsageError(f"precision is {precision!r}; choose auto, fp32, bf16 or fp16")
+        raise UsageError(f"precision is {precision!r}; choose auto, fp32 or bf16")
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
     fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()

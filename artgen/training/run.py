@@ -11,26 +11,23 @@ import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from artgen.errors import RunError, UsageError
 from artgen.models import registry
-from artgen.models.spec import Facts, Restorer
+from artgen.models.spec import Facts
 from artgen.models.weights import load
 from artgen.storage import atomic, uri
 from artgen.training.data import Crops
-from artgen.training.journal import Journal
-from artgen.training.loop_restorer import Report, TrainState, progress_of, running_statistics, train
+from artgen.training.loop_restorer import Report, TrainState, running_statistics, train
 from artgen.training.muon import Muon
-from artgen.training.pictures import Pictures, divide, list_sources
+from artgen.training.pictures import Pictures, centres, divide, list_sources, parts_of
 from artgen.training.rank import Rank, check_agreement, pick_device, pick_dtype
 from artgen.training.recipe import RestorerRecipe
+from artgen.training.scribe import Scribe, facts_of_data, log_line
 from artgen.training.state import forget_after, load_checkpoint, save_checkpoint
-from artgen.training.validate import validate
 
 MOST_ROLLBACKS = 5
 log = logging.getLogger(__name__)
@@ -48,16 +45,20 @@ def train_restorer(
 ) -> str:
     """Trains on the pictures of `data` (as of `pictures.parts_of`) into the folder or URL `run`.
 
-    Writes RUN/recipe.json, log.jsonl, tensorboard, checkpoints, panels, skipped and model.safetensors, whose path it
-    returns. report: gets the numbers of each report of rank 0. threads of rank: that decode, and damage on the device.
+    Writes RUN/recipe.json, data.json (which DATA), log.jsonl, tensorboard, checkpoints, panels, skipped and
+    model.safetensors, whose path it returns. A run that goes on with another recipe or other DATA says so, in a warning
+    and in log.jsonl, and goes on: DATA may grow.
+    report: gets the numbers of each report of rank 0. threads of rank: that decode, and damage on the device.
     Raises UsageError (no usable picture, crops that the model does not take, another architecture in RUN), StorageError,
     RunError.
     """
     rank = rank or Rank()
     where = torch.device(pick_device(device))
     dtype = pick_dtype(recipe.precision, where)
-    kept, held = divide(list_sources(data, options), recipe.holdout)
-    state, facts = fresh(recipe, where)
+    sources = list_sources(data, options)
+    kept, held = divide(sources, recipe.holdout)
+    start_options = uri.options_for(recipe.start, options, (*parts_of(data), run))
+    state, facts = fresh(recipe, where, start_options)
     resumed = load_checkpoint(state, run, options)
     check_agreement(state.step, where, rank)
     # What is newer is damaged: left there, it would pass for saved when the run comes to its step again.
@@ -68,13 +69,16 @@ def train_restorer(
         crops = Crops(pictures, recipe, facts.channels, where)
         scribe: Scribe | None = None
         if rank.number == 0:
-            with Pictures(held, recipe.patch_px, options=options) as some:
-                usable = [pixels for number in range(len(held)) if (pixels := some[number]) is not None]
+            with Pictures(held, recipe.patch_px, kept_pixels=0, options=options) as some:
+                usable = centres(some)
             scribe = Scribe(
                 run=run, recipe=recipe, facts=facts, state=state, held=usable, dtype=dtype, tell=report or log_line,
                 options=options,
             )  # fmt: skip
-            scribe.begin(pictures=len(kept), held_out=len(usable), resumed_at=state.step if resumed else -1)
+            scribe.begin(
+                facts_of_data(data, sources), pictures=len(kept), held_out=len(usable),
+                resumed_at=state.step if resumed else -1,
+            )  # fmt: skip
             pictures.unusable.update(some.unusable)
         told = 0
 
@@ -92,7 +96,7 @@ def train_restorer(
 
         def on_bad_steps(broken: TrainState) -> None:
             stopped_at = broken.step
-            go_back(broken, recipe, run, options)
+            go_back(broken, recipe, run, options, start_options)
             check_agreement(broken.step, where, rank)
             if scribe is not None:
                 forget_after(broken.step, run, options)
@@ -111,17 +115,19 @@ def train_restorer(
     return uri.join(run, "model.safetensors")
 
 
-def fresh(recipe: RestorerRecipe, device: torch.device) -> tuple[TrainState, Facts]:
+def fresh(
+    recipe: RestorerRecipe, device: torch.device, start_options: uri.Options | None = None
+) -> tuple[TrainState, Facts]:
     """The state before the first step, a function of the recipe alone, and the facts that its weights will carry.
 
-    Raises UsageError for what this model cannot be trained with.
+    start_options: of the store of the weights to begin from. Raises UsageError for what this model cannot be trained with.
     """
     torch.manual_seed(recipe.seed)
     network, facts = registry.build(recipe.model, recipe.params)
     _check_crops(recipe, facts, network)
     facts = dataclasses.replace(facts, damage=tuple(recipe.damage), licence=recipe.licence)
     if recipe.start:
-        _begin_from(network, facts, recipe.start)
+        _begin_from(network, facts, recipe.start, start_options)
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     mean = copy.deepcopy(network).requires_grad_(False)
     return TrainState(network, mean, make_optimizer(network, recipe)), facts
@@ -143,8 +149,8 @@ def _check_crops(recipe: RestorerRecipe, facts: Facts, network: nn.Module) -> No
         )
 
 
-def _begin_from(network: nn.Module, facts: Facts, start: str) -> None:
-    given = load(start)
+def _begin_from(network: nn.Module, facts: Facts, start: str, options: uri.Options | None) -> None:
+    given, start = load(start, options), uri.shown(start)
     if given.facts.architecture != facts.architecture:
         raise UsageError(
             f"start {start!r} is a {given.facts.architecture!r}, not a {facts.architecture!r}: set model to it"
@@ -166,7 +172,10 @@ def make_optimizer(network: nn.Module, recipe: RestorerRecipe) -> torch.optim.Op
     return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)
 
 
-def go_back(state: TrainState, recipe: RestorerRecipe, run: str, options: uri.Options | None = None) -> None:
+def go_back(
+    state: TrainState, recipe: RestorerRecipe, run: str, options: uri.Options | None = None,
+    start_options: uri.Options | None = None,
+) -> None:  # fmt: skip
     """Fills the state from the last checkpoint, or as before the first step, and counts the rollback.
 
     What has been counted once stays counted, though the checkpoint does not know: a second time at the same place halves
@@ -179,56 +188,13 @@ def go_back(state: TrainState, recipe: RestorerRecipe, run: str, options: uri.Op
             f"checkpoint is good: lower learning_rate ({recipe.learning_rate:g}) and run the same command again"
         )
     if not load_checkpoint(state, run, options):
-        first, _ = fresh(recipe, next(state.network.parameters()).device)
+        first, _ = fresh(recipe, next(state.network.parameters()).device, start_options)
         state.network.load_state_dict(first.network.state_dict())
         state.mean.load_state_dict(first.mean.state_dict())
         state.optimizer.load_state_dict(first.optimizer.state_dict())
         state.step, state.usual_loss = 0, 0.0
     state.rollbacks, state.seconds = rollbacks, seconds
     log.warning("the loss went astray before step %d: back to step %d, at half the rate", bad, state.step)
-
-
-@dataclasses.dataclass(kw_only=True)
-class Scribe:
-    """What rank 0 writes beside the checkpoints: the recipe, the log, validations with their panels."""
-
-    run: str
-    recipe: RestorerRecipe
-    facts: Facts
-    state: TrainState
-    held: list[np.ndarray]
-    dtype: torch.dtype | None
-    tell: Report
-    options: uri.Options | None
-
-    def begin(self, **facts: Any) -> None:
-        text = json.dumps(dataclasses.asdict(self.recipe), indent=1, sort_keys=True)
-        atomic.write(uri.join(self.run, "recipe.json"), text.encode(), self.options)
-        self._journal = Journal(self.run, self.state.step, self.options)
-        self._journal.line({**facts, "threads": torch.get_num_threads()})
-
-    def report(self, numbers: Mapping[str, float]) -> None:
-        state, recipe = self.state, self.recipe
-        if self.held and state.step % recipe.validate_steps < recipe.report_steps:
-            numbers = {**numbers, **self._validate(f"step-{state.step:08d}")}
-        progress = progress_of(state, recipe)
-        left_s = state.seconds * (1 / progress - 1) if progress else 0.0
-        numbers = {**numbers, "progress": progress, "left_s": left_s}
-        self._journal.numbers(state.step, {key: value for key, value in numbers.items() if key != "step"})
-        self.tell(numbers)
-
-    def note(self, facts: Mapping[str, Any]) -> None:
-        self._journal.line(facts)
-
-    def end(self) -> None:
-        if self.held:
-            self._journal.numbers(self.state.step, self._validate("final"))
-        self._journal.close()
-
-    def _validate(self, name: str) -> dict[str, float]:
-        panel = uri.join(self.run, "panels", f"{name}.png")
-        restorer = Restorer(self.state.mean, self.facts, "")
-        return validate(restorer, self.held, panel, self.dtype, self.options)
 
 
 def _write_skipped(run: str, rank: int, unusable: Mapping[str, str], options: uri.Options | None) -> None:
@@ -243,7 +209,3 @@ def read_skipped(run: str, options: uri.Options | None = None) -> dict[str, str]
     for name in uri.names(folder, options):
         skipped.update(json.loads(uri.read_or_none(uri.join(folder, name), options) or b"{}"))
     return dict(sorted(skipped.items()))
-
-
-def log_line(numbers: Mapping[str, float]) -> None:
-    log.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in numbers.items()))

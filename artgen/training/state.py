@@ -13,7 +13,8 @@ import dataclasses
 import io
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251 (the exception only; torch's weights-only reader raises it)
 from typing import Any
@@ -24,11 +25,13 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from artgen.errors import RunError, StorageError, UsageError
+from artgen.models.header import metadata_of
 from artgen.models.spec import Facts
 from artgen.storage import atomic, uri
 from artgen.training.loop_restorer import TrainState
 
 KEPT = 2
+MOST_SHOWN = 80
 _COUNTS = "position.json"
 Part = nn.Module | torch.optim.Optimizer
 log = logging.getLogger(__name__)
@@ -45,11 +48,6 @@ def save_checkpoint(state: TrainState, run: str | Path, facts: Facts, options: u
 def load_checkpoint(state: TrainState, run: str | Path, options: uri.Options | None = None) -> bool:
     """Fills the state from the newest checkpoint that can be read; False when the run has none. Raises as load_state."""
     return load_state(state, str(run), options)
-
-
-def save_weights(network: nn.Module, facts: Facts, path: str | Path, options: uri.Options | None = None) -> None:
-    """Weights as safetensors with the facts in the header; the file appears whole or not at all."""
-    atomic.write(str(path), save(_tensors(network), {"artgen": facts.to_json()}), options, fsync=True)
 
 
 def save_state(
@@ -119,6 +117,46 @@ def load_state(state: Any, run: str, options: uri.Options | None = None, *, step
             f"no checkpoint of {uri.shown(run)!r} can be read; use another RUN or remove its checkpoints"
         )
     return False
+
+
+def check_same(run: str, header: str, facts: Mapping[str, Any], options: uri.Options | None = None) -> None:
+    """A run with checkpoints goes on only with the `facts` (as JSON has them) that the header of RUN/model.safetensors names.
+
+    Shapes alone do not tell: networks of other picture sizes or other classes may have the same. A file that is missing or
+    damaged tells nothing, and the checkpoints count. Raises UsageError with what differs.
+    """
+    if not checkpoints(run, options):
+        return
+    data = uri.read_or_none(uri.join(run, "model.safetensors"), options)
+    if data is None:
+        return
+    try:
+        load(data)
+        before = dict(json.loads(metadata_of(data)[header]))
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        log.warning("the facts in the model.safetensors of %s cannot be read: %s", uri.shown(run), error)
+        return
+    differ = [
+        f"{name}: {_change(before[name], now)}"
+        for name, now in facts.items()
+        if name in before and before[name] != now
+    ]
+    if differ:
+        raise UsageError(
+            f"RUN {uri.shown(run)} was begun with other settings or DATA ({'; '.join(differ)}): use another RUN, or the "
+            "recipe and DATA that it was begun with (nothing was changed)"
+        )
+
+
+def _change(before: Any, now: Any) -> str:
+    """In words; of two lists what follows their common beginning, and of long values the beginning."""
+    where = ""
+    if isinstance(before, list) and isinstance(now, list):
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False)))
+        before, now, where = before[same:], now[same:], f"from number {same} on " if same else ""
+    texts = (json.dumps(value, ensure_ascii=False) for value in (before, now))
+    was, becomes = (text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..." for text in texts)
+    return f"{where}was {was}, now {becomes}"
 
 
 def checkpoints(run: str | Path, options: uri.Options | None = None) -> list[str]:

@@ -36,7 +36,10 @@ _FORMATS: dict[str, Format] = {"jpg": "jpeg", "webp": "webp", "png": "png"}
 
 @dataclass(frozen=True, slots=True)
 class RestoreJob:
-    """What a worker needs to restore images; picklable, the same on every machine."""
+    """What a worker needs to restore images; picklable, the same on every machine.
+
+    storage_options: of images and masks; model_options: of the store of the model.
+    """
 
     model: str
     model_sha256: str
@@ -51,6 +54,7 @@ class RestoreJob:
     storage_options: dict[str, Any] | None = field(default=None, repr=False)
     index_folder: str | None = None
     credentials: Credentials | None = None
+    model_options: uri.Options | None = field(default=None, repr=False)
 
     @property
     def named(self) -> bool:
@@ -61,7 +65,7 @@ class RestoreJob:
         return "look at the file, lower --tile or --max-pixels or give the workers more memory, then use --retry-failed"
 
     def load(self, model: str) -> Restorer:
-        return weights.load(model)
+        return weights.load(model, self.model_options)
 
     def torch_threads(self, cores: int, threads: int) -> int:
         """On a CPU every image thread runs its own forward pass, so they share the cores."""
@@ -132,28 +136,34 @@ class Restoration:
 
     def _restore(self, entry: Entry, source: bytes, row: Row) -> tuple[Row, bytes]:
         with ExitStack() as inside:
-            picture = self._guards.decode(source, lambda pixels: inside.enter_context(self._gate.enter(pixels)))
+            clock = Clock(self._job.image_timeout)
+
+            def admit(pixels: int) -> None:
+                inside.enter_context(self._gate.enter(pixels))
+                clock.start()
+
+            picture = self._guards.decode(source, admit)
             height, width = picture.pixels.shape[:2]
             notes = list(picture.notes)
+            clock.check("decoded")
             picture, mask = self._mask(entry, picture, notes)
-            limit = self._job.image_timeout
-            # Counted from here: an image is not to blame for the time that it waits at the gate for others.
-            deadline = time.monotonic() + limit if limit else None
-            options = replace(self._job.options, deadline=deadline, stop=self._stop)
+            options = replace(self._job.options, deadline=clock.deadline, stop=self._stop)
             try:
                 restored = restore(picture.pixels, mask, self._forward, options)
             except ImageTimeout as error:
-                raise ImageTimeout(f"not restored within {limit:g} s: raise --image-timeout") from error
+                raise ImageTimeout(clock.told("restored")) from error
             notes += restored.notes
             alpha = _fit_alpha(picture.alpha, restored.pixels.shape[:2])
             file_format = _FORMATS[entry.name.rpartition(".")[2].lower()]
             change_mean, change_max = noise.change(picture.pixels, restored.pixels)
             mark = None if change_max == 0 else self._mark(mask)
+            clock.check("restored")
             encoded = encode(
                 restored.pixels, alpha, picture.metadata, format=file_format, quality=self._job.quality, mark=mark
             )
             notes += encoded.notes
             if self._signer is not None:
+                clock.check("encoded")
                 encoded = self._signer.edited(encoded.data, file_format, mark, entry.name, source)
                 notes += encoded.notes
             row = replace(
@@ -213,6 +223,32 @@ def _fit_alpha(alpha: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | 
 
     resized = Image.fromarray(alpha.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return np.clip(np.rint(np.asarray(resized)), 0, np.iinfo(alpha.dtype).max).astype(alpha.dtype)
+
+
+class Clock:
+    """The time limit of one image, as --image-timeout gives it (0: none), for all that is done to it.
+
+    It runs from the moment that the image's header is read and the image let in, so none is to blame for a slow store, for
+    a decoder process that still starts, or for its wait for others. A batch of tiles, an encoding and a signature cannot
+    be interrupted: one that is under way is finished first. Reading the header and decoding a mask are not interrupted by
+    this clock but by their own, of the same limit.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self.deadline: float | None = None
+        self.start()
+
+    def start(self) -> None:
+        self.deadline = time.monotonic() + self._limit_s if self._limit_s else None
+
+    def check(self, step: str) -> None:
+        """Raises ImageTimeout when the time is over. step: what the image is by now, "decoded"."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise ImageTimeout(self.told(step))
+
+    def told(self, step: str) -> str:
+        return f"not {step} within {self._limit_s:g} s: raise --image-timeout"
 
 
 class PixelGate:

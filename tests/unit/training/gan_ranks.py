@@ -101,7 +101,7 @@ def run(rank: int, world: int, store: str, out: str) -> None:
     saved: dict[str, Any] = {}
     for name, recipe in cases().items():
         saved[name] = weights_of(trained(recipe, rank, world, classes=3 if name == "classes" else 0)[0])
-        if name in ("r3", "fast"):
+        if name in ("r3", "fast", "lazy"):
             saved[f"{name} gradients"] = gradients(recipe, rank, world)
     torch.save(saved, f"{out}-{rank}.pt")
     dist.barrier()

@@ -38,6 +38,42 @@ def test_an_epoch_shows_every_picture_once():
     assert not np.array_equal(endless.order(0), endless.order(1))
 
 
+def shown_in(endless: Crops, epoch: int) -> list[int]:
+    """The values of the flat pictures of an epoch."""
+    count = len(endless.pictures)
+    return endless.batch(count * epoch, count).clean.mul(255).round().amax((1, 2, 3)).int().tolist()
+
+
+def test_others_stand_in_for_unusable_pictures_scattered_over_all():
+    settings = RestorerRecipe(patch_px=8, damage={"clean": 1.0})
+    flat: list[np.ndarray | None] = [np.full((8, 8), value, np.uint8) for value in range(120)]
+    order = Crops(flat, settings, channels=1).order(0)
+    unusable = set(order[10:50].tolist())  # forty in a row, of the first epoch
+    for number in unusable:
+        flat[number] = None
+    endless = Crops(flat, settings, channels=1)
+    stand_ins = []
+    for epoch in range(3):
+        seen, order = shown_in(endless, epoch), endless.order(epoch).tolist()
+        own = [number for number, at in zip(seen, order, strict=True) if number == at]
+        assert sorted(own) == sorted(set(range(120)) - unusable), "a usable picture has lost its own place"
+        assert max(map(seen.count, seen)) <= 5
+        stand_ins.append([number for number, at in zip(seen, order, strict=True) if number != at])
+        assert len(set(stand_ins[-1])) >= 25
+    assert stand_ins[0] != stand_ins[1]
+    parts = [endless.batch(first, 15).clean for first in range(0, 120, 15)]
+    assert torch.equal(torch.cat(parts), endless.batch(0, 120).clean)
+
+
+def test_one_usable_picture_is_found_and_none_is_a_usage_error():
+    flat: list[np.ndarray | None] = [None] * 50
+    flat[17] = np.full((8, 8), 17, np.uint8)
+    settings = RestorerRecipe(patch_px=8, damage={"clean": 1.0})
+    assert set(shown_in(Crops(flat, settings, channels=1), 0)) == {17}
+    with pytest.raises(UsageError, match="no picture to train on"):
+        Crops([None] * 50, settings).batch(0, 1)
+
+
 def test_grey_crops_have_three_equal_channels():
     batch = crops(grey_share=1.0).batch(0, 8)
     for x in (batch.clean, batch.damaged):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from PIL import Image
 from artgen.codecs.decode import decode
 from artgen.codecs.metadata import Metadata
 from artgen.codecs.picture import Picture
+from artgen.codecs.pool import GuardPool
 from artgen.errors import UsageError
+from artgen.training import gan_data
 from artgen.training.gan_data import RealPictures, fitted, load_real
 from artgen.training.gan_recipe import GanRecipe
 
@@ -133,3 +136,31 @@ def test_data_that_cannot_be_trained_on_is_a_usage_error(data, tmp_path):
     with pytest.raises(UsageError, match=r"would be 300x200 pixels, as '0\.png' is"):
         load_real(str(large), recipe())
     assert load_real(str(large), recipe(height=28, width=42)).pixels_NCHW.shape == (2, 3, 28, 42)
+
+
+def test_data_that_memory_cannot_hold_is_refused_once_its_size_is_known(data, monkeypatch):
+    decoded = []
+    decode = GuardPool.decode
+    monkeypatch.setattr(GuardPool, "decode", lambda self, content: decoded.append(content) or decode(self, content))
+    (data / "a-broken.png").write_bytes(b"\x89PNG nothing")
+    monkeypatch.setattr(gan_data, "available_bytes", lambda: 15_000)
+    with pytest.raises(
+        UsageError, match=r"5 pictures of DATA take 1\.51e-05 GB .* 36x28 with 3 channels, and 1\.5e-05 GB"
+    ):
+        load_real(str(data), recipe())
+    assert len(decoded) == 2  # the one that is broken, and the first that tells the size
+    for left in (15_120, None):
+        monkeypatch.setattr(gan_data, "available_bytes", lambda left=left: left)
+        assert load_real(str(data), recipe()).pixels_NCHW.shape == (4, 3, 28, 36)
+
+
+def test_pictures_are_held_once(tmp_path):
+    for number in range(48):
+        Image.new("RGB", (256, 256), (number, 0, 0)).save(tmp_path / f"{number:02d}.png")
+    tracemalloc.start()
+    real = load_real(str(tmp_path), recipe())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert real.pixels_NCHW.is_contiguous()
+    assert real.pixels_NCHW[:, 0, 5, 5].tolist() == list(range(48))
+    assert peak < 1.5 * real.pixels_NCHW.nbytes

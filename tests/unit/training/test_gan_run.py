@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from artgen.errors import RunError, StorageError, UsageError
 from artgen.inference.sample import sample
@@ -23,6 +24,8 @@ from artgen.training.gan_state import load_gan, save_gan
 from artgen.training.journal import read_log
 from artgen.training.loop_gan import train
 from artgen.training.shards import Shards
+from artgen.training.state import check_same, last_step
+from tests.runs import tree
 from tests.unit.training import gan_ranks
 
 
@@ -33,6 +36,9 @@ def recipe(**changes) -> GanRecipe:
         "augment": 0.3, "augment_target": 1.0, "halflife_images": 8,
     }  # fmt: skip
     return GanRecipe(**{**values, **changes})
+
+
+MLP = {"model": "mlp", "generator": {"widths": [8]}, "discriminator": {"widths": [8]}, "augment": 0.0}
 
 
 @pytest.fixture
@@ -206,8 +212,60 @@ def test_the_default_game_is_learnt():
 
 def test_a_checkpoint_of_another_architecture_is_refused(data, tmp_path):
     train_gan(data, str(tmp_path / "run"), recipe(images=4))
+    other = recipe(images=4, generator={**gan_ranks.R3, "blocks": 2})
+    with pytest.raises(UsageError, match=r'params: was \{"base": 8, .*\}, now \{"base": 8, "blocks": 2'):
+        train_gan(data, str(tmp_path / "run"), other)
+    (tmp_path / "run" / "model.safetensors").unlink()
     with pytest.raises(UsageError, match="another architecture"):
-        train_gan(data, str(tmp_path / "run"), recipe(images=4, generator={**gan_ranks.R3, "blocks": 2}))
+        train_gan(data, str(tmp_path / "run"), other)
+
+
+def test_a_run_of_other_pictures_is_refused_though_all_shapes_are_the_same(data, tmp_path):
+    settings, run = recipe(images=4, height=30, width=30), tmp_path / "run"
+    train_gan(data, str(run), settings)
+    before = tree(run)
+    (tmp_path / "data" / "a").rename(tmp_path / "data" / "c")
+    for changes, message in (
+        ({"height": 32, "width": 32}, "height: was 30, now 32; width: was 30, now 32"),
+        ({}, r'classes: was \["a", "b"\], now \["b", "c"\]'),
+    ):
+        with pytest.raises(UsageError, match=message):
+            train_gan(data, str(run), replace(settings, images=8, **changes))
+        assert tree(run) == before
+    (tmp_path / "data" / "c").rename(tmp_path / "data" / "a")
+    train_gan(data, str(run), replace(settings, images=8, licence="CC0-1.0"))  # which decides no picture
+    assert last_step(run) == 2
+
+
+@pytest.mark.parametrize(
+    "found", [None, b"cut", b"\x02\0\0\0\0\0\0\0{}"], ids=["missing", "damaged", "without facts"]
+)
+def test_a_run_goes_on_from_its_checkpoint_without_its_model(found, data, tmp_path):
+    run = tmp_path / "run"
+    train_gan(data, str(run), recipe(**MLP, images=4))
+    model = run / "model.safetensors"
+    model.unlink() if found is None else model.write_bytes(found)
+    train_gan(data, str(run), recipe(**MLP, images=8))
+    assert [line["resumed_at"] for line in read_log(str(run)) if "resumed_at" in line] == [-1, 1]
+    painter_from(model.read_bytes(), "model")
+
+
+def test_without_its_checkpoints_a_run_begins_anew_whatever_its_model_was(data, tmp_path):
+    run = tmp_path / "run"
+    train_gan(data, str(run), recipe(**MLP, images=4))
+    shutil.rmtree(run / "checkpoints")
+    train_gan(data, str(run), recipe(**MLP, images=4, height=30))
+    assert painter_from((run / "model.safetensors").read_bytes(), "model").facts.height == 30
+
+
+def test_of_long_lists_the_difference_is_told(tmp_path):
+    facts = {"classes": [str(number) for number in range(1000)]}
+    (tmp_path / "model.safetensors").write_bytes(save({}, {"facts": json.dumps(facts)}))
+    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step-00000001" / "position.json").write_text("{}")
+    check_same(str(tmp_path), "facts", facts)
+    with pytest.raises(UsageError, match=r'classes: from number 990 on was \["990", .*\], now \["x"\]'):
+        check_same(str(tmp_path), "facts", {"classes": [*facts["classes"][:990], "x"]})
 
 
 def test_damaged_checkpoints_and_failed_saves_leave_the_last_good_one(tmp_path):
@@ -228,9 +286,6 @@ def test_damaged_checkpoints_and_failed_saves_leave_the_last_good_one(tmp_path):
     (folder / "step-00000001" / "generator_optimizer.pt").unlink()
     with pytest.raises(RunError, match="no checkpoint of"):
         load_gan(state, run)
-
-
-MLP = {"model": "mlp", "generator": {"widths": [8]}, "discriminator": {"widths": [8]}, "augment": 0.0}
 
 
 def test_a_run_at_its_end_is_not_looked_at_again(data, tmp_path):

@@ -166,14 +166,16 @@ def test_two_ranks_train_as_one_up_to_the_order_of_sums(tmp_path: Path) -> None:
     """Five images a batch on two ranks, so the shares differ. Plain gradient descent keeps the tiny differences of the
     order of sums; AdamW divides by the size of the gradient and enlarges them where it is nearly zero."""
     mp.spawn(_rank, args=(2, str(tmp_path)), nprocs=2)
-    for (optimizer, rate), tolerance in zip(OPTIMIZERS.items(), (1e-6, 1e-3), strict=True):
+    for (optimizer, rate), (tolerance, of_loss) in zip(
+        OPTIMIZERS.items(), ((1e-6, 1e-5), (1e-3, 1e-4)), strict=True
+    ):
         alone = state(optimizer=getattr(torch.optim, optimizer))
         losses = go(alone, recipe(steps=30, learning_rate=rate))
         first, second = (torch.load(tmp_path / f"{optimizer}-{rank}.pt", weights_only=True) for rank in (0, 1))
         assert all(torch.equal(first[key], second[key]) for key in first), "the replicas differ"
         expected = weights(alone)
         assert max((first[key] - expected[key]).abs().max().item() for key in expected) < tolerance
-        assert first["losses"].tolist() == pytest.approx(losses, rel=1e-5)
+        assert first["losses"].tolist() == pytest.approx(losses, rel=of_loss)
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -236,6 +238,31 @@ def test_a_picture_of_nan_skips_its_step_and_harms_nothing() -> None:
     assert numbers["skipped"] == 1
     assert trained.step == 10
     assert all(value.isfinite().all() for value in weights(trained).values())
+
+
+def test_a_skipped_step_leaves_the_statistics_of_a_batch_norm_alone() -> None:
+    settings = recipe(steps=4, report_steps=4)
+    network, mean = (nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)) for _ in range(2))
+    mean.load_state_dict(network.state_dict())
+    trained = TrainState(network, mean.requires_grad_(False), torch.optim.AdamW(network.parameters(), lr=1e-3))
+    before: dict[str, Tensor] = {}
+    numbers: dict[str, float] = {}
+
+    def batches(first: int, count: int) -> Batch:
+        batch = crops(settings).batch(first, count)
+        if first == 15:
+            batch.damaged[0, 0, 3, 3] = torch.nan
+        return batch
+
+    def forward(x: Tensor, mask: Tensor) -> Tensor:
+        if not x.isfinite().all():
+            before.update({key: value.clone() for key, value in weights(trained).items()})
+        return network(x)
+
+    train(trained, batches, settings, forward=forward, save=lambda _: None, report=numbers.update)
+    assert numbers["skipped"] == 1
+    assert before["network.1.num_batches_tracked"] == 3
+    assert all(torch.equal(value, before[key]) for key, value in weights(trained).items())
 
 
 def test_the_start_is_a_function_of_the_seed() -> None:

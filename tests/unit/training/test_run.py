@@ -16,15 +16,18 @@ from safetensors.torch import load_file
 
 from artgen.errors import RunError, StorageError, UsageError
 from artgen.models import registry
-from artgen.models.spec import Facts
+from artgen.models.spec import Facts, Restorer
 from artgen.models.weights import load
 from artgen.training.data import Batch, Crops
 from artgen.training.loop_restorer import TrainState, train
-from artgen.training.pictures import Pictures, divide, list_sources
+from artgen.training.pictures import Pictures, centres, digest_of, divide, list_sources
 from artgen.training.rank import pick_device, pick_dtype
 from artgen.training.recipe import RestorerRecipe, load_recipe
 from artgen.training.run import fresh, go_back, read_skipped, train_restorer
+from artgen.training.scribe import facts_of_data
 from artgen.training.state import load_checkpoint, save_checkpoint
+from artgen.training.validate import validate
+from tests.pictures import files, write_tar
 
 TINY = {"widths": [8, 8, 8], "blocks": 1}
 
@@ -143,8 +146,12 @@ def test_ranks_share_each_batch_between_them(data):
     assert asked[0] | asked[1] >= set(range(12))
 
 
-def test_a_step_that_is_not_finite_changes_nothing_and_many_end_the_run():
-    settings = recipe(steps=100)
+@pytest.mark.parametrize(
+    ("model", "params"), [("default", TINY), ("dncnn", {"depth": 4, "width": 8, "channels": 3})]
+)
+def test_a_step_that_is_not_finite_changes_nothing_and_many_end_the_run(model, params):
+    """dncnn has batch norm, whose statistics the forward pass itself changes."""
+    settings = recipe(steps=100, model=model, params=params)
     state = fresh_state(settings)
     before = {k: v.clone() for k, v in state.network.state_dict().items()}
 
@@ -152,8 +159,11 @@ def test_a_step_that_is_not_finite_changes_nothing_and_many_end_the_run():
         nan = torch.full((count, 3, 32, 32), math.nan)
         return Batch(nan, nan, torch.zeros(count, 1, 32, 32))
 
+    def forward(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return state.network(x, mask) if model == "default" else state.network(x)
+
     with pytest.raises(RunError, match="20 steps in a row were not finite"):
-        train(state, broken, settings, forward=state.network, report=lambda _: None, save=lambda _: None)
+        train(state, broken, settings, forward=forward, report=lambda _: None, save=lambda _: None)
     assert all(torch.equal(before[k], v) for k, v in state.network.state_dict().items())
 
 
@@ -274,6 +284,83 @@ def test_a_checkpoint_of_another_architecture_is_refused(data, tmp_path):
         train_restorer(data, str(tmp_path / "run"), recipe(params={"widths": [4, 4, 4], "blocks": 1}))
 
 
+def changed_lines(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["changed"] for line in lines if "changed" in line]
+
+
+def test_going_on_with_other_data_or_another_recipe_is_said_once(data, tmp_path, caplog):
+    run = tmp_path / "run"
+    train_restorer(data, str(run), recipe(steps=1))
+    kept = json.loads((run / "data.json").read_text())
+    assert (kept["data"], kept["images"]) == ([data], 5)
+    Path(data).rename(tmp_path / "moved")
+    moved = str(tmp_path / "moved")
+    train_restorer(moved, str(run), recipe(steps=2, learning_rate=1e-4, minutes=60.0, report_steps=1))
+    assert not caplog.records
+    assert not changed_lines(run)
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "moved" / "6.png")
+    train_restorer(moved, str(run), recipe(steps=3, seed=1, damage={"noise": 1.0}))
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert told.startswith("the run goes on from step 2 with other settings than so far: ")
+    for part in (
+        "seed 0 -> 1",
+        "{'missing': 1.0, 'noise': 1.0} -> {'noise': 1.0}",
+        "5 images of",
+        "-> '6 images of",
+    ):
+        assert part in told
+    (changed,) = changed_lines(run)
+    assert changed.keys() == {"DATA", "damage", "seed"}
+    assert changed["seed"] == [0, 1]
+    assert json.loads((run / "data.json").read_text())["images"] == 6
+
+    (run / "recipe.json").write_text("{edited")
+    (run / "data.json").unlink()
+    train_restorer(moved, str(run), recipe(steps=4, seed=2))
+    assert len(changed_lines(run)) == 1
+
+
+def test_data_json_tells_no_secret(data):
+    sources = list_sources(data)
+    assert facts_of_data("s3://user:hidden@bucket/a?token=hidden", sources)["data"] == ["s3://bucket/a"]
+    assert digest_of(sources) != digest_of(sources[::-1])
+
+
+def test_of_held_out_pictures_the_centres_are_kept_and_score_the_same(tmp_path, monkeypatch):
+    dice = np.random.default_rng(0)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number, shape in enumerate([(301, 402, 3), (193, 230, 3), (40, 251), (90, 77, 3)]):
+        Image.fromarray(dice.integers(0, 256, shape, np.uint8)).save(folder / f"{number}.png")
+    with Pictures(list_sources(str(folder)), 32) as pictures:
+        whole, few = [pictures[number] for number in range(4)], centres(pictures)
+    assert [pixels.shape for pixels in few] == [(193, 192, 3), (193, 192, 3), (40, 193), (90, 77, 3)]
+    assert all(pixels.base is None for pixels in few), "a view keeps the picture whole"
+    network, facts = registry.build("default", TINY)
+    restorer = Restorer(network, facts, "")
+    assert validate(restorer, few, None) == validate(restorer, [p for p in whole if p is not None], None)
+
+    looked_at = []
+
+    def note(_, held: list[np.ndarray], *__) -> dict[str, float]:
+        looked_at.extend(held)
+        return {}
+
+    monkeypatch.setattr("artgen.training.scribe.validate", note)
+    train_restorer(str(folder), str(tmp_path / "run"), recipe(holdout=2, steps=1))
+    assert max(max(pixels.shape) for pixels in looked_at) <= 193
+
+
+def test_a_compressed_archive_is_indexed_once(tmp_path):
+    made = write_tar(tmp_path / "a.tar.gz", files(4), "w:gz")
+    sources = list_sources(str(made))
+    with Pictures(sources, 8) as pictures:
+        assert pictures[0] is not None
+        assert pictures._reader.gzip(sources[0])._checked, "it was inflated again to find its seek points"
+
+
 def test_a_failed_save_leaves_the_last_checkpoint(tmp_path):
     settings = recipe()
     state = fresh_state(settings)
@@ -301,6 +388,8 @@ def test_precision_names():
     assert pick_dtype("bf16", cpu) is torch.bfloat16
     with pytest.raises(UsageError, match="'half'"):
         pick_dtype("half", cpu)
+    with pytest.raises(UsageError, match=r"'fp16'.*train with bf16 or fp32"):
+        pick_dtype("fp16", cpu)
 
 
 def test_a_damaged_checkpoint_is_written_anew(data, tmp_path):

@@ -1,0 +1,122 @@
+"""What a restorer's run writes down: what it is made of, its numbers, panels and scores."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from artgen.models.spec import Facts, Restorer
+from artgen.records import Source
+from artgen.storage import atomic, uri
+from artgen.training.journal import Journal
+from artgen.training.loop_restorer import Report, TrainState, progress_of
+from artgen.training.pictures import digest_of, parts_of
+from artgen.training.recipe import RestorerRecipe
+from artgen.training.validate import validate
+
+MAY_CHANGE = {
+    "steps", "minutes", "learning_rate", "warmup_steps", "micro_images", "memory_megapixels", "report_steps", "validate_steps",
+    "checkpoint_minutes", "licence",
+}  # fmt: skip
+"""Keys of a recipe that a run may go on with at other values without a word: how long, how fast, how closely watched."""
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Scribe:
+    """What rank 0 writes beside the checkpoints: the recipe, the log, validations with their panels."""
+
+    run: str
+    recipe: RestorerRecipe
+    facts: Facts
+    state: TrainState
+    held: list[np.ndarray]
+    dtype: torch.dtype | None
+    tell: Report
+    options: uri.Options | None
+
+    def begin(self, data: Mapping[str, Any], *, resumed_at: int, **facts: Any) -> None:
+        """Writes down what the run is made of, and where it goes on with something else than before, says so first."""
+        made_of = {"recipe.json": dataclasses.asdict(self.recipe), "data.json": data}
+        changed = changes({name: self._read(name) for name in made_of}, made_of) if resumed_at >= 0 else {}
+        if changed:
+            told = ", ".join(f"{key} {old!r} -> {new!r}" for key, (old, new) in changed.items())
+            log.warning("the run goes on from step %d with other settings than so far: %s", resumed_at, told)
+        for name, values in made_of.items():
+            text = json.dumps(values, indent=1, sort_keys=True)
+            atomic.write(uri.join(self.run, name), text.encode(), self.options)
+        self._journal = Journal(self.run, self.state.step, self.options)
+        self._journal.line({**facts, "resumed_at": resumed_at, "threads": torch.get_num_threads()})
+        if changed:
+            self._journal.line({"changed": changed})
+
+    def report(self, numbers: Mapping[str, float]) -> None:
+        state, recipe = self.state, self.recipe
+        if self.held and state.step % recipe.validate_steps < recipe.report_steps:
+            numbers = {**numbers, **self._validate(f"step-{state.step:08d}")}
+        progress = progress_of(state, recipe)
+        left_s = state.seconds * (1 / progress - 1) if progress else 0.0
+        numbers = {**numbers, "progress": progress, "left_s": left_s}
+        self._journal.numbers(state.step, {key: value for key, value in numbers.items() if key != "step"})
+        self.tell(numbers)
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        self._journal.line(facts)
+
+    def end(self) -> None:
+        if self.held:
+            self._journal.numbers(self.state.step, self._validate("final"))
+        self._journal.close()
+
+    def _read(self, name: str) -> dict[str, Any]:
+        # What somebody has edited until it is no JSON says nothing, and is written anew.
+        with contextlib.suppress(ValueError):
+            return json.loads(uri.read_or_none(uri.join(self.run, name), self.options) or b"{}")
+        return {}
+
+    def _validate(self, name: str) -> dict[str, float]:
+        panel = uri.join(self.run, "panels", f"{name}.png")
+        restorer = Restorer(self.state.mean, self.facts, "")
+        return validate(restorer, self.held, panel, self.dtype, self.options)
+
+
+def facts_of_data(data: str | Sequence[str], sources: Sequence[Source]) -> dict[str, Any]:
+    """What RUN/data.json holds: DATA as it was given, without secrets, and what it listed."""
+    return {
+        "data": [uri.shown(part) for part in parts_of(data)],
+        "images": len(sources),
+        "listing": digest_of(sources),
+    }
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What decides the weights and is not as it was, by key, as (before, now); both as of recipe.json and data.json.
+
+    A key that one of them does not know is of another version of artgen. The same pictures at another place are no change.
+    """
+    old, new = before["recipe.json"], json.loads(json.dumps(now["recipe.json"]))  # with lists where tuples were
+    keys = [key for key in new if key in old and key not in MAY_CHANGE]
+    changed = {key: (_shown(old[key]), _shown(new[key])) for key in keys if old[key] != new[key]}
+    old, new = before["data.json"], now["data.json"]
+    if old.get("listing", new["listing"]) != new["listing"]:
+        changed["DATA"] = (_listed(old), _listed(new))
+    return changed
+
+
+def _shown(value: Any) -> Any:
+    return uri.shown(value) if isinstance(value, str) else value  # `start` may be a URL with a password
+
+
+def _listed(data: Mapping[str, Any]) -> str:
+    return f"{data.get('images')} images of {','.join(data.get('data', []))} (listing {data['listing'][:8]})"
+
+
+def log_line(numbers: Mapping[str, float]) -> None:
+    log.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in numbers.items()))
