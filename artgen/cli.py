@@ -90,7 +90,8 @@ def _add_restore(commands: Any) -> None:
     _switch(command, "--retry-failed", "do failed images again")
     _switch(command, "--overwrite", "clear what artgen left in OUTPUT and start anew")
     _flag(command, "--max-pixels", "refuse images that claim more", metavar="N")
-    _flag(command, "--image-timeout", "give up on an image after this time (0: never)", metavar="S")
+    text = "give up on an image after this time, from its header on; a pass or an encoding under way ends first (0: never)"
+    _flag(command, "--image-timeout", text, metavar="S")
     _flag(command, "--format", "file format of the pictures", metavar="png|jpeg|webp|source")
     _flag(command, "--quality", "quality of jpeg and webp, 1-100", metavar="Q")
     _flag(command, "--c2pa", "sign every picture with this certificate chain and key (PEM)", metavar="CERT,KEY")
@@ -171,6 +172,9 @@ def _add_damage(commands: Any) -> None:
     _switch(command, "--fade", "faded, yellowed colours")
     _switch(command, "--mixture", "two or three kinds with random strengths and order")
     _flag(command, "--seed", "seed of everything random", metavar="N", type=int)
+    _flag(command, "--max-pixels", "leave out images that claim more", metavar="N", type=float)
+    _flag(command, "--image-timeout", "give up on an image after this time (0: never)", metavar="S", type=float)
+    _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
 
 
 def _damage(args: dict[str, Any], console: Console) -> int:
@@ -218,8 +222,11 @@ def _add_evaluate(commands: Any) -> None:
     _flag(command, "--protocol", "published: float noise; file: 8-bit files", metavar="published|file")
     _flag(command, "--images", "only the first N pictures", metavar="N", type=int)
     _switch(command, "--no-peers", "leave the classical peers out")
+    _flag(command, "--max-pixels", "leave out images that claim more (32e6)", metavar="N", type=float)
+    _flag(command, "--image-timeout", "give up on an image after this time (0: never)", metavar="S", type=float)
     _flag(command, "--out", "folder for evaluation.json and panel.png", metavar="FOLDER")
     _flag(command, "--seed", "seed of the damage", metavar="N", type=int)
+    _flag(command, "--device", "where the model runs", metavar="auto|cpu|cuda|mps")
     _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
 
     command = _command(kinds, "gan", _evaluate, "How near generated pictures are to real ones, and how varied.")
@@ -229,7 +236,8 @@ def _add_evaluate(commands: Any) -> None:
     _flag(command, "--samples", "pictures of MODEL (10000)", metavar="N", type=int)
     _flag(command, "--images", "pictures of DATA (default: as --samples)", metavar="N", type=int)
     _flag(command, "--truncation", "as for generate", metavar="0..1", type=float)
-    _flag(command, "--extractor", "what sees the pictures (random)", metavar="random|classifier|inception:PATH")
+    seen_by = "what sees the pictures (random); NAME: inception or a classifier of torchvision, PATH: its weights"
+    _flag(command, "--extractor", seen_by, metavar="random|classifier|NAME:PATH")
     _flag(command, "--classifier", "a classifier.safetensors of an earlier --out", metavar="PATH")
     _flag(command, "--cache", "folder of what is kept of DATA (default: the user's cache)", metavar="FOLDER")
     _flag(command, "--out", "folder for evaluation.json and the classifier", metavar="FOLDER")
@@ -251,7 +259,7 @@ def _add_train(commands: Any) -> None:
     kinds = commands.add_parser("train", help=text, description=text).add_subparsers(required=True, metavar="KIND")
     for kind, recipes, use in (
         ("restorer", "article, default, dncnn", "artgen restore --model RUN uses it"),
-        ("gan", "article, dcgan, dcgan-tuned, default", "artgen generate RUN draws from it"),
+        ("gan", "article, dcgan, dcgan-tuned, default, r3", "artgen generate RUN draws from it"),
     ):
         command = _command(kinds, kind, _train, f"Train a {kind}: pictures in, a run folder out.")
         command.set_defaults(kind=kind)
@@ -259,7 +267,7 @@ def _add_train(commands: Any) -> None:
         command.add_argument("folder", help=f"folder or URL of the run; {use}", metavar="RUN")
         _flag(command, "--recipe", f"{recipes} or a TOML file of recipe keys", metavar="NAME|FILE.toml")
         _flag(command, "--preset", "the same as --recipe", dest="recipe", metavar="NAME|FILE.toml")
-        _add_shared(command)
+        _add_shared(command, trains=True)
 
 
 def _train(args: dict[str, Any], console: Console) -> int:

@@ -90,7 +90,7 @@ class RestoreConfig(RunConfig):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return (self.input,)
+        return (self.input,) if self.masks is None else (self.input, self.masks)
 
     def __post_init__(self) -> None:
         for name in ("input", "output", "masks"):
@@ -104,12 +104,7 @@ class RestoreConfig(RunConfig):
                     f"overlap {self.overlap} is more than half of tile {self.tile}: raise --tile or lower --overlap"
                 )
         _at_least("batch", self.batch, 0)
-        _at_least("max_pixels", self.max_pixels, 1)
-        if self.max_pixels > MOST_PIXELS:
-            raise UsageError(f"max_pixels {self.max_pixels:g} is out of range: use at most {MOST_PIXELS:g}")
-        _at_least("image_timeout", self.image_timeout, 0)
-        if self.image_timeout > LONGEST_S:
-            raise UsageError(f"image_timeout {self.image_timeout:g} is out of range: use 0 for no limit")
+        check_limits(self.max_pixels, self.image_timeout)
         if not 0.0 <= self.strength <= 1.0:
             raise UsageError(f"strength {self.strength} is out of range: use 0 (input) to 1 (the model's picture)")
         if self.masks is not None and self.mask_from_alpha:
@@ -163,6 +158,16 @@ class GenerateConfig(RunConfig):
         if not 2 <= self.frames <= MOST_FRAMES:
             raise UsageError(f"frames {self.frames} is out of range: use 2 to {MOST_FRAMES}")
         RunConfig.__post_init__(self)
+
+
+def check_limits(max_pixels: float, image_timeout: float) -> None:
+    """Of one image. Raises UsageError."""
+    _at_least("max_pixels", max_pixels, 1)
+    if max_pixels > MOST_PIXELS:
+        raise UsageError(f"max_pixels {max_pixels:g} is out of range: use at most {MOST_PIXELS:g}")
+    _at_least("image_timeout", image_timeout, 0)
+    if image_timeout > LONGEST_S:
+        raise UsageError(f"image_timeout {image_timeout:g} is out of range: use 0 for no limit")
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -27,18 +27,21 @@ def add_switch(command: argparse.ArgumentParser, name: str, text: str) -> None:
     add_flag(command, name, text, action="store_true")
 
 
-def add_shared(command: argparse.ArgumentParser) -> None:
+def add_shared(command: argparse.ArgumentParser, *, trains: bool = False) -> None:
+    """trains: the flags mean what they mean to `artgen train`, which no jobs server takes as a job by itself."""
     add_flag(
         command, "--engine", "auto: local on one machine with at most one GPU, else ray", metavar="auto|local|ray"
     )
-    add_flag(
-        command,
-        "--address",
-        "a Ray cluster as HOST:6379 or ray://HOST:10001, or its jobs server as http://HOST:8265",
-    )
-    add_flag(command, "--workers", "threads (local) or actors (ray)", metavar="N|MIN:MAX")
+    cluster = "a Ray cluster as HOST:6379"
+    jobs = f"{cluster} or ray://HOST:10001, or its jobs server as http://HOST:8265"
+    add_flag(command, "--address", cluster if trains else jobs)
+    workers = "processes that train together (ray)" if trains else "threads (local) or actors (ray)"
+    add_flag(command, "--workers", workers, metavar="N|MIN:MAX")
     add_flag(command, "--device", "where the model runs", metavar="auto|cpu|cuda|mps")
-    add_flag(command, "--precision", "auto: fp32; bf16 when restoring on CUDA", metavar="auto|fp32|bf16|fp16")
+    precision = (
+        "auto: bf16 where the hardware is fast at it" if trains else "auto: fp32; bf16 when restoring on CUDA"
+    )
+    add_flag(command, "--precision", precision, metavar="auto|fp32|bf16|fp16")
     add_flag(command, "--seed", "seed of everything random", metavar="N")
     add_flag(command, "--config", "settings from a TOML file", metavar="FILE.toml")
     add_flag(command, "--set", "one setting, over all others (repeatable)", action="append", metavar="KEY=VALUE")

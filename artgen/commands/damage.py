@@ -3,52 +3,92 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from artgen.codecs.guard import Guard
+from artgen.codecs.picture import MAX_PIXELS, Picture
+from artgen.commands.places import place
+from artgen.config import check_limits
 from artgen.console import Console
-from artgen.errors import ImageError, RunError, UsageError
-from artgen.records import Entry
-from artgen.storage import archive, atomic, uri
+from artgen.errors import ImageError, RunError, StorageError, UsageError
+from artgen.records import Entry, Source
+from artgen.storage import archive, atomic, scratch, uri
 from artgen.work.listing import Listing
 
-if TYPE_CHECKING:
-    from artgen.codecs.picture import Picture
-
 DECODE_TIMEOUT_S = 600.0
+SAVE_EVERY_S = 20.0
+FOLDER = "_damage"  # not _artgen: no other command may take this OUTPUT for its own, and clear it
 # Operators in the order in which damage befalls a picture; the last is how it was saved. Value: the strength of a
 # switch that takes none on the command line.
 ORDER = ("fade", "blur", "noise", "salt_pepper", "missing", "holes", "scratches", "mixture", "jpeg")
 SWITCHES = {"fade": 0.6, "blur": 1.5, "holes": 0.1, "scratches": 0.03, "mixture": 1.0}
-RANGES = {"noise": (0, 255), "salt_pepper": (0, 1), "missing": (0, 1), "jpeg": (1, 100)}
+# Of every operator of training.degrade, for `artgen evaluate` too: beyond them it divides by 0 or says nothing.
+RANGES: dict[str, tuple[float, float]] = {
+    "noise": (0, 255), "noise-in-file": (0, 255), "speckle": (0, 255), "poisson": (0.01, 1e6),
+    "salt-pepper": (0, 1), "salt-pepper-per-channel": (0, 1), "missing": (0, 1), "holes": (0, 1), "scratches": (0, 1),
+    "jpeg": (1, 100), "jpeg-full-colour": (1, 100), "quantise": (2, 256),
+    "blur": (0, 100), "fade": (0, 1), "resample": (1, 100),
+}  # fmt: skip
 
 
 def damage(args: dict[str, Any], console: Console) -> int:
-    """Writes OUTPUT/images/<name>.png, OUTPUT/masks/<name>.png where parts are lost, and OUTPUT/damage.jsonl.
+    """Writes OUTPUT/images/<name>.png, OUTPUT/masks/<name>.png where parts are lost, and last OUTPUT/damage.jsonl.
 
-    The damage of an image follows from (seed, key) alone. Exit codes: 0, or 3 if images could not be read.
+    The damage of an image follows from (seed, key) alone, so after an end before time the same command does the rest and
+    the bytes are the same. Exit codes: 0, or 3 if images could not be read. Raises UsageError for an OUTPUT that holds
+    anything else, RunError (exit code 1) for what the same command goes on from.
     """
-    source, output, seed = args.pop("input"), args.pop("output"), args.pop("seed", 0)
-    strengths = _strengths(args)
-    if uri.names(output):
-        raise UsageError(f"OUTPUT {output} is not empty: choose an empty or new folder (nothing was changed)")
-    lines: list[str] = []
-    failed = 0
-    with Listing(source, archive.scan(source)) as listed:
+    source, output, options = args["input"], args["output"], args.get("storage_options")
+    strengths, seed = _strengths(args), args.get("seed", 0)
+    max_pixels, timeout_s = args.get("max_pixels", MAX_PIXELS), args.get("image_timeout", DECODE_TIMEOUT_S)
+    check_limits(max_pixels, timeout_s)
+    most_bytes = max(archive.MAX_BYTES, 8 * int(max_pixels))  # of 16 bits in four channels
+    record = Record(output, options)
+    with (
+        TemporaryDirectory(dir=scratch.folder()) as indexes,
+        Listing(place(source), archive.scan(source, options, cache_dir=indexes, exclude=output)) as listed,
+        archive.Reader(options, indexes) as reader,
+        Guard(int(max_pixels), timeout_s or None) as guard,
+    ):
         if not listed.count():
-            raise UsageError(f"INPUT {source} holds no image ({listed.skipped} other files)")
+            raise UsageError(f"INPUT {uri.shown(source)} holds no image ({listed.skipped} other files)")
+
+        def picture_of(found: Source) -> Picture:
+            return guard.decode(reader.read(found, most_bytes))
+
+        record.begin({"input": place(source), "files": listed.digest(), "seed": seed, "damage": strengths})
+        if record.lines:
+            console.say(f"{len(record.lines)} of {listed.count()} images are already done")
         try:
-            for record in _damaged(listed, output, strengths, seed):
-                failed += "error" in record
-                lines.append(json.dumps(record, sort_keys=True, ensure_ascii=False))
+            for entry in listed.entries(".png"):
+                line = record.lines.get(entry.source.key)
+                if line is None:
+                    told = _damaged(entry, picture_of, output, strengths, seed, options)
+                    line = json.dumps(told, sort_keys=True, ensure_ascii=False)
+                record.add(entry.source.key, line)
         except KeyboardInterrupt as error:
             raise RunError(
-                f"interrupted after {len(lines)} images: remove OUTPUT {output} and give the same command again"
+                f"interrupted after {len(record.lines)} of {listed.count()} images; the same command goes on from here"
             ) from error
-    atomic.write(uri.join(output, "damage.jsonl"), ("\n".join(lines) + "\n").encode())
-    facts = {"output": output, "images": len(lines) - failed, "failed": failed}
-    console.result(facts, f"{len(lines) - failed} images damaged, {failed} failed: {output}")
+        finally:
+            with suppress(StorageError):  # on a full disk what was saved last counts
+                record.save()
+    record.publish()
+    failed = sum("error" in json.loads(line) for line in record.lines.values())
+    facts = {"output": uri.shown(output), "images": len(record.lines) - failed, "failed": failed}
+    console.result(facts, f"{facts['images']} images damaged, {failed} failed: {facts['output']}")
     return 3 if failed else 0
+
+
+def check_strength(name: str, strength: float, flag: str) -> None:
+    """Raises UsageError, which quotes `flag`, for a strength out of the range of the operator `name`."""
+    low, high = RANGES[name]
+    if not low <= strength <= high:
+        raise UsageError(f"{flag} is out of range: use {low:g} to {high:g}")
 
 
 def _strengths(args: dict[str, Any]) -> dict[str, float]:
@@ -56,31 +96,103 @@ def _strengths(args: dict[str, Any]) -> dict[str, float]:
     strengths: dict[str, float] = {n: SWITCHES[n] if n in SWITCHES else args[n] for n in ORDER if n in args}
     if not strengths:
         raise UsageError(f"no damage is named: use one or more of --{', --'.join(ORDER)}".replace("_", "-"))
-    for name, (low, high) in RANGES.items():
-        if name in strengths and not low <= strengths[name] <= high:
-            raise UsageError(f"--{name.replace('_', '-')} {strengths[name]:g} is out of range: use {low} to {high}")
+    for name in strengths.keys() - SWITCHES.keys():
+        flag = name.replace("_", "-")
+        check_strength(flag, strengths[name], f"--{flag} {strengths[name]:g}")
     return strengths
 
 
-def _damaged(listed: Listing, output: str, strengths: dict[str, float], seed: int) -> Iterator[dict[str, Any]]:
-    from artgen.codecs.guard import Guard
-    from artgen.codecs.picture import MAX_PIXELS
+class Record:
+    """What is done in an OUTPUT: a line of JSON for each picture, by key, kept in _damage/record.jsonl below one line of
+    the settings. Raises UsageError for an OUTPUT that holds something else.
+    """
 
-    reader = archive.Reader()
-    with Guard(MAX_PIXELS, DECODE_TIMEOUT_S) as guard:
-        for entry in listed.entries(".png"):
-            record = {"key": entry.source.key, "name": entry.name, "seed": seed, "damage": strengths}
-            try:
-                picture = guard.decode(reader.read(entry.source))
-            except ImageError as error:
-                yield record | {"error": f"{type(error).__name__}: {error}"}
-                continue
-            notes = [*picture.notes, *(["16 bits rounded to 8"] if picture.bits == 16 else [])]
-            masked = damage_one(entry, picture, output, strengths, seed)
-            yield record | {"masked": masked, "notes": "; ".join(notes)}
+    def __init__(self, output: str, options: uri.Options | None = None) -> None:
+        self.lines: dict[str, str] = {}
+        self._output, self._options = output, options
+        self._folder = uri.join(output, FOLDER)
+        self._place = uri.join(self._folder, "record.jsonl")
+        self._settings: dict[str, Any] = {}
+        self._next_save = 0.0
+        try:
+            kept = uri.read_or_none(self._place, options)
+            if kept is None and not self._is_new():
+                raise UsageError(
+                    f"OUTPUT {uri.shown(output)} is not empty and `artgen damage` did not make it: choose an empty or new "
+                    "folder (nothing was changed)"
+                )
+        except StorageError as error:
+            raise UsageError(f"OUTPUT {uri.shown(output)} cannot be used: {error}") from error
+        if kept is not None:
+            # Not splitlines: a key may hold what Unicode counts as the end of a line, too.
+            settings, *lines = kept.decode().rstrip("\n").split("\n")
+            self._settings = json.loads(settings)
+            records = ((json.loads(line), line) for line in lines)
+            self.lines = {record["key"]: line for record, line in records if "error" not in record}  # others: again
+
+    def _is_new(self) -> bool:
+        """Nothing lies there, or only what a command left that ended before its first line."""
+        return set(uri.names(self._output, self._options)) <= {FOLDER} and all(
+            name.startswith(atomic.PREFIX) for name in uri.names(self._folder, self._options)
+        )
+
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Raises UsageError where an earlier command had other settings or files."""
+        told = {"files": "files of INPUT: have changed"}
+        differing = [
+            told.get(name, f"{name}: was {self._settings[name]}, now {value}")
+            for name, value in settings.items()
+            if self._settings and self._settings[name] != value
+        ]
+        if differing:
+            raise UsageError(
+                f"OUTPUT {uri.shown(self._output)} was made with other settings ({'; '.join(differing)}): give the same, or "
+                "choose a new folder (nothing was changed)"
+            )
+        atomic.check_writable(self._folder, self._options)
+        atomic.sweep(self._output, self._options)
+        self._settings = settings
+        self.save()
+
+    def add(self, key: str, line: str) -> None:
+        """Lines end up in the order in which they are added, also those of an earlier command."""
+        self.lines.pop(key, None)
+        self.lines[key] = line
+        if time.monotonic() >= self._next_save:
+            self.save()
+
+    def save(self) -> None:
+        began = time.monotonic()
+        text = "\n".join([json.dumps(self._settings), *self.lines.values()]) + "\n"
+        atomic.write(self._place, text.encode(), self._options)
+        took = time.monotonic() - began
+        # The record grows: saving it takes at most a twentieth of the time.
+        self._next_save = time.monotonic() + max(SAVE_EVERY_S, 20 * took)
+
+    def publish(self) -> None:
+        """All is done: OUTPUT/damage.jsonl says so."""
+        text = "\n".join(self.lines.values()) + "\n"
+        atomic.write(uri.join(self._output, "damage.jsonl"), text.encode(), self._options)
 
 
-def damage_one(entry: Entry, picture: Picture, output: str, strengths: Mapping[str, float], seed: int) -> float:
+def _damaged(
+    entry: Entry, picture_of: Callable[[Source], Picture], output: str, strengths: Mapping[str, float], seed: int,
+    options: uri.Options | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What damage.jsonl tells of one image, once its pictures are written."""
+    told = {"key": entry.source.key, "name": entry.name, "seed": seed, "damage": strengths}
+    try:
+        picture = picture_of(entry.source)
+    except ImageError as error:
+        return told | {"error": f"{type(error).__name__}: {error}"}
+    notes = [*picture.notes, *(["16 bits rounded to 8"] if picture.bits == 16 else [])]
+    masked = damage_one(entry, picture, output, strengths, seed, options)
+    return told | {"masked": masked, "notes": "; ".join(notes)}
+
+
+def damage_one(
+    entry: Entry, picture: Picture, output: str, strengths: Mapping[str, float], seed: int, options: uri.Options | None = None
+) -> float:  # fmt: skip
     """Writes the damaged picture and its mask, strengths by operator; returns the share of it that is lost."""
     import numpy as np
     import torch
@@ -103,8 +215,9 @@ def damage_one(entry: Entry, picture: Picture, output: str, strengths: Mapping[s
     data = encode(pixels, alpha, picture.metadata, format="png").data
     if lost_B1HW.any():
         mask = (lost_B1HW[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-        atomic.write(uri.join(output, "masks", entry.name), encode(mask, None, Metadata(), format="png").data)
-    atomic.write(uri.join(output, "images", entry.name), data)
+        drawn = encode(mask, None, Metadata(), format="png").data
+        atomic.write(uri.join(output, "masks", entry.name), drawn, options)
+    atomic.write(uri.join(output, "images", entry.name), data, options)
     return round(lost_B1HW.mean().item(), 4)
 
 

@@ -3,50 +3,70 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from artgen.console import Console
+from artgen.codecs.guard import Guard
+from artgen.commands.damage import check_strength
+from artgen.config import check_limits
+from artgen.console import PLAIN_EVERY_S, Console
 from artgen.errors import UsageError
 from artgen.records import Source
-from artgen.storage import archive, atomic, uri
+from artgen.storage import archive, atomic, scratch, uri
 
 if TYPE_CHECKING:
     from artgen.work.evaluation import Scores
+
+# A picture goes through the model whole, in floats, and its peers take more than that: larger ones would take the memory.
+MAX_PIXELS = 32_000_000
+DECODE_TIMEOUT_S = 300.0
 
 
 def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
     """Returns 0, or 3 if pictures of DATA could not be used. Raises UsageError for wrong damage, model or data."""
     from artgen.models.weights import load
+    from artgen.training.rank import pick_device
     from artgen.work import evaluation
 
-    options = args.get("storage_options")
+    options, data, images = args.get("storage_options"), args["data"], args.get("images")
     tasks = parse_damage(args.get("damage"))
     protocol = args.get("protocol", "published")
     if protocol not in ("published", "file"):
         raise UsageError(f"protocol {protocol!r} is not known: use published (float noise) or file (8-bit files)")
-    found = (item for item in archive.scan(args["data"], options) if isinstance(item, Source))
-    reader = archive.Reader(options)
-    restorer = load(args["model"])
-    pictures, unusable = evaluation.read_pictures(found, reader.read)
-    pictures = pictures[: args.get("images", len(pictures))]
+    if images is not None and images < 1:
+        raise UsageError(f"--images is {images}; use 1 or more")
+    max_pixels, timeout_s = args.get("max_pixels", MAX_PIXELS), args.get("image_timeout", DECODE_TIMEOUT_S)
+    check_limits(max_pixels, timeout_s)
+    device = pick_device(args.get("device", "auto"))
+    restorer = load(args["model"], uri.options_for(args["model"], options, (data, args.get("out", ""))))
+    measure = evaluation.Evaluation(
+        restorer, protocol=protocol, peers=not args.get("no_peers", False), seed=args.get("seed", 0), device=device
+    )
+    unusable: dict[str, str] = {}
+    with (
+        TemporaryDirectory(dir=scratch.folder()) as indexes,
+        archive.Reader(options, indexes) as reader,
+        Guard(int(max_pixels), timeout_s or None) as guard,
+    ):
+        found = _sources(data, options, indexes, whole=images is None)
+        pictures = islice(evaluation.pictures_of(found, reader, guard, unusable), images)
+        results = measure.run(tasks, _told(pictures, console))
     for key, reason in list(unusable.items())[:5]:
         console.say(f"left out {key!r}: {reason}")
-    if not pictures:
-        raise UsageError(f"DATA {args['data']} holds no picture that can be scored ({len(unusable)} left out)")
-    measure = evaluation.Evaluation(
-        restorer, protocol=protocol, peers=not args.get("no_peers", False), seed=args.get("seed", 0)
-    )
-    results = []
-    for task in tasks:
-        scores = measure.run(task, pictures)
-        results.append(scores)
+    if not results[0].images:
+        raise UsageError(f"DATA {uri.shown(data)} holds no picture that can be scored ({len(unusable)} left out)")
+    for scores in results:
         console.say(_line(scores))
     facts = {
-        "model": restorer.facts.name, "model_sha256": restorer.sha256, "data": args["data"], "protocol": protocol,
-        "pictures": len(pictures), "failed": len(unusable), "seed": args.get("seed", 0),
-        "not_installed": sorted(measure.missing_peers), "results": [evaluation.as_json(scores) for scores in results],
+        "model": restorer.facts.name, "model_sha256": restorer.sha256, "data": uri.shown(data), "protocol": protocol,
+        "pictures": results[0].images, "failed": len(unusable), "seed": args.get("seed", 0), "device": device,
+        "not_installed": sorted(measure.missing_peers), "gave_up": dict(sorted(measure.gave_up.items())),
+        "results": [evaluation.as_json(scores) for scores in results],
     }  # fmt: skip
     if "out" in args:
         atomic.write(uri.join(args["out"], "evaluation.json"), json.dumps(facts, indent=1).encode(), options)
@@ -55,13 +75,30 @@ def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
     return 3 if unusable else 0
 
 
+def _sources(data: str, options: uri.Options | None, indexes: str, *, whole: bool) -> Iterable[Source]:
+    """whole: listed to the end before the first is read, so that the seek points of a .tar.gz are there by then; otherwise
+    no more of DATA is looked at than is asked for."""
+    found = (item for item in archive.scan(data, options, cache_dir=indexes) if isinstance(item, Source))
+    return list(found) if whole else found
+
+
+def _told(pictures: Iterator[tuple[str, np.ndarray]], console: Console) -> Iterator[tuple[str, np.ndarray]]:
+    """The same pictures; says now and then how many have gone by."""
+    last_line = time.monotonic()
+    for number, picture in enumerate(pictures):
+        if time.monotonic() - last_line >= PLAIN_EVERY_S:
+            last_line = time.monotonic()
+            console.say(f"{number} pictures measured")
+        yield picture
+
+
 def parse_damage(given: list[str] | None) -> list[Any]:
     """`["noise=15,25", "jpeg=10"]` as tasks; the default set if none is given."""
     from artgen.work.evaluation import DEFAULT_DAMAGE, Task
 
     if not given:
         return [Task(name, strength) for name, strengths in DEFAULT_DAMAGE.items() for strength in strengths]
-    tasks = []
+    tasks: list[Task] = []
     for text in given:
         name, equals, strengths = text.partition("=")
         if not equals:
@@ -72,6 +109,8 @@ def parse_damage(given: list[str] | None) -> list[Any]:
             raise UsageError(
                 f"--damage {text!r} is not NAME=STRENGTH[,STRENGTH...], as in noise=15,25,50"
             ) from error
+    for task in tasks:
+        check_strength(task.damage, task.strength, f"--damage {task.damage}={task.strength:g}")
     return tasks
 
 
@@ -84,6 +123,8 @@ def table(facts: dict[str, Any], results: list[Scores]) -> str:
     lines += map(_line, results)
     if facts["not_installed"]:
         lines.append(f"not installed: {', '.join(facts['not_installed'])}")
+    for name, count in facts["gave_up"].items():
+        lines.append(f"{name} made nothing of {count} pictures, which are scored as they were given to it")
     return "\n".join(lines)
 
 

@@ -55,7 +55,7 @@ class Settings:
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise UsageError(f"--precision {self.precision}: unknown; use auto, fp32, bf16 or fp16")
         name, _, path = self.extractor.partition(":")
-        if self.extractor not in ("", "random", "classifier") and not (name == "inception" and path):
+        if self.extractor not in ("", "random", "classifier") and not (name and path):
             raise UsageError(f"--extractor {self.extractor!r} is not known; use {KINDS}")
         if self.classifier is not None and self.extractor not in ("", "classifier"):
             raise UsageError(
@@ -95,7 +95,7 @@ def evaluate_gan(args: dict[str, Any], console: Console) -> int:
         **_told(settings, fakes, extractor, device), "cache": kept, "metrics": evaluation.for_json(figures),
         "pairs": pairs,
         "real": {
-            "data": uri.shown(settings.data), "listing_sha256": reals.sha256, "listed": reals.listed,
+            "data": uri.shown(settings.data), "sha256": reals.sha256, "listed": reals.listed,
             "images": reference.seen.statistics.images, "changed": reference.changed, **_failures(unusable),
         },
     }  # fmt: skip
@@ -110,10 +110,10 @@ def _fakes(settings: Settings, device: str, threads: int) -> Fakes:
     from artgen.models.gans.weights import load_painter
     from artgen.work import gan_evaluation as evaluation
 
-    options = settings.storage_options
+    options = uri.options_for(settings.model, settings.storage_options, (settings.data, settings.out or ""))
     if evaluation.are_pictures(settings.model, options):
         return evaluation.fakes_of_pictures(settings.model, settings.samples, options, threads)
-    painter = load_painter(settings.model).to(device)
+    painter = load_painter(settings.model, options).to(device)
     seeds = range(settings.seed, settings.seed + settings.samples)
     precision = "fp32" if settings.precision == "auto" else settings.precision
     return evaluation.fakes_of_generator(
@@ -132,7 +132,7 @@ def _extractor(settings: Settings, reals: Reals, cache: Cache, device: str) -> E
     if settings.kind == "random":
         return extractors.random(channels)
     if settings.kind != "classifier":
-        return extractors.inception(settings.kind.partition(":")[2], device)
+        return extractors.of_file(settings.kind, device)
     if settings.classifier is None:
         return extractors.of_classifier(cache.classifier(reals, device), device)
     facts = (given := _given_classifier(settings.classifier)).facts
@@ -185,7 +185,7 @@ class Cache:
 
         facts = {
             "data": reals.sha256, "shape": reals.found.shape, "images": len(reals.found.sources),
-            "extractor": extractor.sha256, "resize": extractor.resize,
+            "extractor": extractor.sha256, "name": extractor.name, "resize": extractor.resize,
             "device": "cpu" if extractor.name == "random" else device,
         }  # fmt: skip
         place = reference.place_of(self._folder, "reference", reference.key_of(facts))

@@ -22,9 +22,9 @@ DECODE_TIMEOUT_S = 30.0
 
 
 def report(
-    output: str, console: Console, *, sample: int = 24, storage_options: dict[str, Any] | None = None
+    output: str, console: Console, *, sample: int | None = None, storage_options: dict[str, Any] | None = None
 ) -> int:
-    """Raises UsageError where OUTPUT holds no run."""
+    """sample: pictures to show; None: as many as the page has by itself. Raises UsageError where OUTPUT holds no run."""
     if runlog.read(output, storage_options) is None:
         raise UsageError(
             f"{output} holds no run of artgen (no _artgen/run.json): give the OUTPUT of an earlier command"
@@ -34,16 +34,17 @@ def report(
     return 0
 
 
-def write_report(output: str, options: dict[str, Any] | None, *, sample: int = 24) -> str:
+def write_report(output: str, options: dict[str, Any] | None, *, sample: int | None = None) -> str:
     from artgen.report import generated, page
 
+    shown = {} if sample is None else {"sample": sample}
     run = runlog.read(output, options) or {}
     if run.get("settings", {}).get("command") == "generate":
         config = run["config"]
         data = config.get("data")
         training = None if data is None else lambda: _training(data, options)
-        return generated.write(output, seed=config.get("seed", 0), training=training, options=options)
-    return page.write(output, sample=sample, sources=lambda keys: _sources(output, keys, options), options=options)
+        return generated.write(output, seed=config.get("seed", 0), training=training, options=options, **shown)
+    return page.write(output, sources=lambda keys: _sources(output, keys, options), options=options, **shown)
 
 
 def _sources(output: str, keys: Iterable[str], options: dict[str, Any] | None) -> dict[str, Callable[[], bytes]]:

@@ -119,7 +119,9 @@ def status(output: str, console: Console, *, storage_options: dict[str, Any] | N
     Raises UsageError where OUTPUT holds no run.
     """
     if "_artgen" not in uri.names(output, storage_options):
-        raise UsageError(f"{uri.shown(output)} holds no run of artgen: give the OUTPUT of `artgen restore`")
+        raise UsageError(
+            f"{uri.shown(output)} holds no run of artgen: give the OUTPUT of `artgen restore` or `artgen generate`"
+        )
     facts = gather(output, storage_options)
     console.result(facts, in_words(facts))
     return 0

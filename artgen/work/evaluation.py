@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
@@ -12,12 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from artgen.codecs.encode import to_8_bits
+from artgen.codecs.guard import Guard
 from artgen.errors import ImageError, UsageError
 from artgen.inference.forward import Forward
 from artgen.inference.restore import RestoreOptions, restore
 from artgen.metrics.pairs import SSIM_WINDOW, psnr, ssim
-from artgen.models.spec import Restorer
+from artgen.models.spec import Facts, Restorer
 from artgen.records import Source
+from artgen.storage.archive import MAX_BYTES, Reader
+from artgen.tiles.grid import reflected
 from artgen.training.data import stable_seed
 from artgen.training.degrade import OPERATORS, Damaged, round_to_file
 from artgen.training.dice import Dice
@@ -56,7 +61,6 @@ class Scores:
 
     task: Task
     images: int = 0
-    failed: int = 0
     psnr: dict[str, list[float]] = field(default_factory=dict)
     ssim: dict[str, list[float]] = field(default_factory=dict)
     panel: tuple[np.ndarray, ...] = ()
@@ -73,34 +77,56 @@ class Evaluation:
     """A restorer to be measured.
 
     protocol `published`: noise is float and neither clipped nor rounded before the model sees it, the result is clipped
-    (as in the papers). `file`: damaged and restored pictures are 8-bit files, as in use.
+    (as in the papers). `file`: damaged and restored pictures are 8-bit files, as in use. device: of the model; damage,
+    scores and peers are always computed on the CPU. missing_peers: not installed; gave_up: of how many pictures a peer made
+    nothing and was scored on what it was given. Raises UsageError for a model that enlarges.
     """
 
     def __init__(
-        self, restorer: Restorer, *, protocol: Protocol = "published", peers: bool = True, seed: int = 0
+        self,
+        restorer: Restorer,
+        *,
+        protocol: Protocol = "published",
+        peers: bool = True,
+        seed: int = 0,
+        device: str = "cpu",
     ) -> None:
-        self._restorer, self._forward = restorer, Forward(restorer)
+        facts = restorer.facts
+        if facts.scale > 1:
+            raise UsageError(
+                f"{facts.name} enlarges {facts.scale} times, and a repair is measured at the picture's own size: give a "
+                "model of scale 1"
+            )
+        self._restorer, self._forward = restorer, Forward(restorer, device)
         self._protocol, self._peers, self._seed = protocol, peers, seed
         self.missing_peers: set[str] = set()
+        self.gave_up: Counter[str] = Counter()
 
-    def run(self, task: Task, pictures: Iterable[tuple[str, np.ndarray]]) -> Scores:
-        """Scores over pictures (key, H x W x C uint8). The damage of a picture follows from seed, task and key alone."""
-        scores = Scores(task)
+    def run(self, tasks: Iterable[Task], pictures: Iterable[tuple[str, np.ndarray]]) -> list[Scores]:
+        """Scores by task over pictures (key, H x W x C uint8), of which one at a time is held. The damage of a picture follows
+        from seed, task and key alone.
+        """
+        results = [Scores(task) for task in tasks]
         for key, pixels_HWC in pictures:
             clean = torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None].float() / 255
-            dice = Dice(stable_seed(self._seed, "evaluate", task.damage, str(task.strength), key))
-            damaged = OPERATORS[task.damage](clean, task.strength, dice)
-            if self._protocol == "file":
-                damaged = Damaged(round_to_file(damaged.image), damaged.mask)
-            restored = self._restored(damaged)
-            scores.images += 1
-            scores.add("input", damaged.image, clean)
-            scores.add(self._restorer.facts.name, restored, clean)
-            for name, repair in self._peers_of(task, damaged, clean).items():
-                self._add_peer(scores, name, repair, damaged, clean)
-            if not scores.panel:
-                scores.panel = tuple(_bytes(x) for x in (damaged.image, restored, clean))
-        return scores
+            for scores in results:
+                self._measure(scores, key, clean)
+        return results
+
+    def _measure(self, scores: Scores, key: str, clean: Tensor) -> None:
+        task = scores.task
+        dice = Dice(stable_seed(self._seed, "evaluate", task.damage, str(task.strength), key))
+        damaged = OPERATORS[task.damage](clean, task.strength, dice)
+        if self._protocol == "file":
+            damaged = Damaged(round_to_file(damaged.image), damaged.mask)
+        restored = self._restored(damaged)
+        scores.images += 1
+        scores.add("input", damaged.image, clean)
+        scores.add(self._restorer.facts.name, restored, clean)
+        for name, repair in self._peers_of(task, damaged, clean).items():
+            self._add_peer(scores, name, repair, damaged, clean)
+        if not scores.panel:
+            scores.panel = tuple(_bytes(x) for x in (damaged.image, restored, clean))
 
     def _restored(self, damaged: Damaged) -> Tensor:
         """The file protocol goes through `inference.restore`, tiles and all; the published one keeps floats."""
@@ -109,7 +135,8 @@ class Evaluation:
             masked = mask if self._restorer.facts.takes_mask and mask.any() else None
             restored = restore(_bytes(damaged.image), masked, self._forward, RestoreOptions(tile=4096)).pixels
             return torch.from_numpy(restored).permute(2, 0, 1)[None].float() / 255
-        return restored_whole(self._restorer, damaged.image, damaged.mask).clamp(0, 1)
+        device = self._forward.device
+        return restored_whole(self._restorer, damaged.image.to(device), damaged.mask.to(device)).cpu().clamp(0, 1)
 
     def _peers_of(self, task: Task, damaged: Damaged, clean: Tensor) -> dict[str, Repair]:
         if not self._peers:
@@ -143,44 +170,51 @@ class Evaluation:
         return {}
 
     def _add_peer(self, scores: Scores, name: str, repair: Repair, damaged: Damaged, clean: Tensor) -> None:
+        image = _plane(damaged.image)
         try:
-            repaired = np.atleast_3d(repair(_plane(damaged.image)))
+            repaired = np.atleast_3d(repair(image))
         except ImportError:
             self.missing_peers.add(name)
             return
+        except Exception:  # noqa: BLE001  (whatever libraries raise for a picture that leaves them nothing to go by)
+            self.gave_up[name] += 1
+            repaired = np.atleast_3d(image)
         scores.add(name, torch.from_numpy(repaired).permute(2, 0, 1)[None], clean)
 
 
 @torch.inference_mode()
 def restored_whole(restorer: Restorer, image_1CHW: Tensor, mask_11HW: Tensor) -> Tensor:
-    """The whole picture at once in floats, mirrored up to the model's multiple; grey through a colour model is averaged,
-    colour through a grey one goes channel by channel."""
+    """The whole picture at once in floats, mirrored up to a size that the model takes; grey through a colour model is
+    averaged, colour through a grey one goes channel by channel."""
     facts = restorer.facts
     height, width = image_1CHW.shape[-2:]
-    pad = (0, -width % facts.multiple, 0, -height % facts.multiple)
+    rows, columns = (_mirrored(side, facts).to(image_1CHW.device) for side in (height, width))
     channels = image_1CHW.shape[1]
     given = (
         image_1CHW.expand(-1, facts.channels, -1, -1) if channels <= facts.channels else image_1CHW.transpose(0, 1)
     )
-    padded = torch.nn.functional.pad(given, pad, mode="reflect").contiguous(memory_format=torch.channels_last)
-    mask = torch.nn.functional.pad(mask_11HW, pad, mode="reflect").expand(padded.shape[0], -1, -1, -1)
+    padded = given[..., rows, :][..., columns].contiguous(memory_format=torch.channels_last)
+    mask = mask_11HW[..., rows, :][..., columns].expand(padded.shape[0], -1, -1, -1)
     restored = restorer(padded, mask)[..., :height, :width]
     if channels > facts.channels:
         return restored.transpose(0, 1)
     return restored if channels == facts.channels else restored.mean(1, keepdim=True)
 
 
-def read_pictures(
-    sources: Iterable[Source], read: Callable[[Source], bytes]
-) -> tuple[list[tuple[str, np.ndarray]], dict[str, str]]:
-    """Pictures (key, H x W x C uint8) of an INPUT; and why others were left out, by key: unreadable, or too small."""
-    from artgen.codecs.decode import decode
-    from artgen.codecs.encode import to_8_bits
+def _mirrored(side: int, facts: Facts) -> Tensor:
+    """Places along a side, and mirrored ones behind them until the model takes as many."""
+    least = max(side, facts.min_size)
+    return torch.from_numpy(reflected(0, least + -least % facts.multiple, side))
 
-    pictures, unusable = [], {}
+
+def pictures_of(
+    sources: Iterable[Source], reader: Reader, guard: Guard, unusable: dict[str, str]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Pictures (key, H x W x C uint8) one after the other; `unusable` is told why others are left out, by key: unreadable,
+    or too small."""
     for source in sources:
         try:
-            pixels = decode(read(source)).pixels
+            pixels = guard.decode(reader.read(source, MAX_BYTES)).pixels
         except ImageError as error:
             unusable[source.key] = f"{type(error).__name__}: {error}"
             continue
@@ -188,8 +222,7 @@ def read_pictures(
         if min(height, width) < SSIM_WINDOW:
             unusable[source.key] = f"{width}x{height} is under {SSIM_WINDOW} pixels, which SSIM needs"
             continue
-        pictures.append((source.key, to_8_bits(pixels) if pixels.dtype != np.uint8 else pixels))
-    return pictures, unusable
+        yield source.key, to_8_bits(pixels) if pixels.dtype != np.uint8 else pixels
 
 
 def _plane(x_1CHW: Tensor) -> np.ndarray:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from artgen.codecs import marking
 from artgen.codecs.credentials import signer_of
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FRAME_MS = 50
 FOLDER = "interpolation"
+ANIMATION, ROUTE = "animation.webp", "route.json"
 
 
 def stops(text: str | None) -> tuple[int, ...]:
@@ -54,21 +56,26 @@ def write_grid(config: GenerateConfig, seeds: Seeds, painter: Painter, job: Gene
 def write_frames(config: GenerateConfig, route: tuple[int, ...], painter: Painter, job: GenerateJob) -> None:
     """OUTPUT/interpolation: PNG frames that lead along the seeds of `route`, and all of them as animation.webp.
 
-    As `write_grid`; frames are made and written as the animation takes them, so memory holds few of them.
+    route.json, written last, says of what they are: where it says the same and all is there, nothing is done; else what
+    is there goes first. Frames are made and written as the animation takes them, so memory holds few of them. Raises
+    RunError, StorageError.
     """
     from PIL import Image
 
     from artgen.work.generation import encoded, mark_of
 
+    folder, told = uri.join(config.output, FOLDER), _route(config, route, job)
+    if _is_there(folder, told, _frames(len(route), config.frames), config.storage_options):
+        return
+    uri.remove(folder, config.storage_options)
     signer = signer_of(job.credentials)
     way = f"on the way through the seeds {', '.join(map(str, route))}, truncation {job.truncation:g}"
 
     def images() -> Iterator[Image.Image]:
         for number, picture_HWC in enumerate(frames(route, config.frames, painter, job)):
-            name = f"frame-{number:05d}.png"
+            name = _frame(number)
             data, _ = encoded(picture_HWC, painter, f"frame {number} {way}", name, signer)
-            place = uri.join(config.output, FOLDER, name)
-            atomic.write(place, data, config.storage_options)
+            atomic.write(uri.join(folder, name), data, config.storage_options)
             yield Image.fromarray(picture_HWC[..., 0] if picture_HWC.shape[2] == 1 else picture_HWC)
 
     stream, file = images(), io.BytesIO()
@@ -79,8 +86,33 @@ def write_frames(config: GenerateConfig, route: tuple[int, ...], painter: Painte
     )  # fmt: skip
     data = file.getvalue()
     if signer is not None:
-        data = signer.created(data, "webp", mark, "animation.webp")
-    atomic.write(uri.join(config.output, FOLDER, "animation.webp"), data, config.storage_options)
+        data = signer.created(data, "webp", mark, ANIMATION)
+    atomic.write(uri.join(folder, ANIMATION), data, config.storage_options)
+    atomic.write(uri.join(folder, ROUTE), told, config.storage_options)
+
+
+def _route(config: GenerateConfig, route: tuple[int, ...], job: GenerateJob) -> bytes:
+    """All that decides the frames, as JSON."""
+    facts: dict[str, Any] = {
+        "seeds": route, "frames": config.frames, "class": job.classes_of(route[:1]), "truncation": job.truncation,
+        "precision": job.precision, "model_sha256": job.model_sha256, "c2pa": job.credentials and job.credentials.signer,
+    }  # fmt: skip
+    return json.dumps(facts, indent=1).encode()
+
+
+def _is_there(folder: str, told: bytes, total: int, options: uri.Options | None) -> bool:
+    if uri.read_or_none(uri.join(folder, ROUTE), options) != told:
+        return False
+    return {ANIMATION, *map(_frame, range(total))} <= set(uri.names(folder, options))
+
+
+def _frame(number: int) -> str:
+    return f"frame-{number:05d}.png"
+
+
+def _frames(stops: int, count: int) -> int:
+    """Frames through so many seeds, `count` from each to the next with both ends."""
+    return (stops - 1) * (count - 1) + 1
 
 
 def frames(route: tuple[int, ...], count: int, painter: Painter, job: GenerateJob) -> Iterator[np.ndarray]:
@@ -94,9 +126,9 @@ def frames(route: tuple[int, ...], count: int, painter: Painter, job: GenerateJo
 
     stops_NL = latents(route, painter.facts.latent) * job.truncation
     classes = job.classes_of(route[:1])
-    last = (len(route) - 1) * (count - 1)
-    for start in range(0, last + 1, FORWARD_IMAGES):
-        numbers = range(start, min(start + FORWARD_IMAGES, last + 1))
+    total = _frames(len(route), count)
+    for start in range(0, total, FORWARD_IMAGES):
+        numbers = range(start, min(start + FORWARD_IMAGES, total))
         legs = [min(number // (count - 1), len(route) - 2) for number in numbers]
         z_NL = torch.cat([
             between(stops_NL[leg : leg + 1], stops_NL[leg + 1 : leg + 2], (number - leg * (count - 1)) / (count - 1))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,11 +18,12 @@ from artgen.metrics.extractors import Extractor
 from artgen.metrics.sets import kernel_distance
 from artgen.models.gans import weights
 from artgen.models.gans.spec import Painter
+from artgen.models.place import suffix_of
 from artgen.records import Source
 from artgen.storage import archive, uri
 from artgen.training.gan_data import Shape, listed
 from artgen.training.gan_labels import classes_of
-from artgen.work.picture_set import Found, Seen, drawn, first_shape, listing_hash, spread
+from artgen.work.picture_set import Found, Seen, content_hash, drawn, first_shape, listing_hash, spread
 
 _FILES = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".bin")
 
@@ -39,7 +41,7 @@ class Fakes:
 
 def are_pictures(model: str, options: uri.Options | None) -> bool:
     """Whether MODEL is an INPUT of pictures that are there already, and no generator."""
-    if model in weights.shipped_names() or model.rstrip("/").lower().endswith(_FILES):
+    if model in weights.shipped_names() or suffix_of(model) in _FILES:
         return False
     if any(sign in model for sign in "*?["):
         return True
@@ -96,16 +98,17 @@ class Reals:
     """Pictures of DATA, fitted to one shape as training fits them.
 
     labels: the class of each, "" where they are not asked for. unlabelled: key -> why it was left out of the listing.
+    sha256: as of `content_hash`, which reads the pictures.
     """
 
     found: Found
     labels: list[str]
     unlabelled: dict[str, str]
     listed: int
-    sha256: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.sha256 = listing_hash(self.found.sources, self.labels)
+    @cached_property
+    def sha256(self) -> str:
+        return content_hash(self.found.sources, self.labels, self.found.options, self.found.threads)
 
 
 def reals_of(

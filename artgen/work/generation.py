@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class GenerateJob:
     """What a worker needs to generate pictures; picklable, the same on every machine.
 
     classes: class numbers; that of a seed is classes[seed modulo their number]. Empty for a model without classes.
+    model_options: of the store of the model.
     """
 
     model: str
@@ -49,6 +50,7 @@ class GenerateJob:
     quality: int = 90
     image_timeout: float = IMAGE_TIMEOUT_S
     credentials: Credentials | None = None
+    model_options: uri.Options | None = field(default=None, repr=False)
 
     @property
     def named(self) -> bool:
@@ -59,7 +61,7 @@ class GenerateJob:
         return "look at the machines and their memory; no picture is generated without its neighbours"
 
     def load(self, model: str) -> Painter:
-        return weights.load_painter(model)
+        return weights.load_painter(model, self.model_options)
 
     def torch_threads(self, cores: int, threads: int) -> int:
         """One forward pass at a time takes every core."""

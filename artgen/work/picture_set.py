@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -22,7 +23,7 @@ from artgen.metrics.extractors import Extractor
 from artgen.metrics.sets import Statistics, merged, statistics
 from artgen.models.gans.spec import Painter
 from artgen.records import Source
-from artgen.storage import uri
+from artgen.storage import archive, uri
 from artgen.training.gan_data import Shape, decoded, shape_of
 
 BATCH_IMAGES = 256
@@ -151,4 +152,26 @@ def listing_hash(sources: Iterable[Source], labels: Iterable[str]) -> str:
             label,
         )
         digest.update(repr(told).encode())
+    return digest.hexdigest()
+
+
+def content_hash(
+    sources: Sequence[Source], labels: Sequence[str], options: Mapping[str, Any] | None = None, threads: int = 1
+) -> str:
+    """Of names, classes and bytes, wherever they lie and however old they are. In a store the etag (or time) and size of a
+    listing stand for the bytes, which would have to be fetched for it. Raises StorageError.
+    """
+
+    def content(source: Source) -> str:
+        if not uri.is_local(source.uri):
+            return repr((uri.normal(source.uri), source.offset, source.size, source.detail, source.version))
+        try:
+            return hashlib.sha256(reader.read(source)).hexdigest()
+        except ImageError as error:  # as wrong as it will be when it is decoded
+            return f"{type(error).__name__}: {error}"
+
+    digest = hashlib.sha256()
+    with archive.Reader(options) as reader, ThreadPoolExecutor(threads) as pool:
+        for source, label, told in zip(sources, labels, pool.map(content, sources), strict=True):
+            digest.update(repr((source.key, label, told)).encode())
     return digest.hexdigest()

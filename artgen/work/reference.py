@@ -1,4 +1,8 @@
-"""What is kept of the real pictures between evaluations: one file for each set, extractor, size and number."""
+"""What is kept of the real pictures between evaluations: one file for each content, extractor, size and number.
+
+A copy of the pictures is the same content, a picture that was replaced is not, whatever its size and time
+(`picture_set.content_hash`).
+"""
 
 from __future__ import annotations
 

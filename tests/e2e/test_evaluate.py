@@ -103,3 +103,15 @@ def test_the_job_evaluates_a_gan_on_archives(tmp_path: Path) -> None:
     assert list(facts["real"]["first_unusable"]) == ["b.parquet/broken.png"]
     assert facts["metrics"]["fd_random"] > 50
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == facts
+
+
+def test_bm3d_is_a_peer_where_it_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("bm3d")
+    grey, colour = pictures.picture(1, 40, 40, grey=True), pictures.picture(2, 40, 40)
+    data = pictures.write_folder(tmp_path / "in", {"a.png": pictures.png(grey), "b.png": pictures.png(colour)})
+    facts = evaluate("identity", data, "--damage", "noise=50")
+    assert facts["not_installed"] == []
+    assert facts["gave_up"] == {}
+    scores = facts["results"][0]["scores"]
+    assert scores["bm3d"]["psnr"] > scores["input"]["psnr"] + 4
+    assert scores["bm3d"]["psnr"] > scores["nl-means"]["psnr"]

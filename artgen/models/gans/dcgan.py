@@ -23,7 +23,7 @@ def halvings(height: int, width: int) -> int:
     if count < 2:
         raise UsageError(
             f"dcgan halves a picture at least twice and cannot halve one of {height * 2**count}x{width * 2**count} "
-            "pixels so; choose a height and width divisible by 4, or the model r3"
+            "pixels so; choose a height and width divisible by 4, or the recipe r3"
         )
     return count
 

@@ -49,6 +49,10 @@ class GanFacts:
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
 
+    def deciding(self) -> dict[str, Any]:
+        """What decides the pictures of given weights, as JSON has it."""
+        return {key: value for key, value in json.loads(self.to_json()).items() if key not in ("licence", "card")}
+
     @staticmethod
     def from_json(text: str) -> GanFacts:
         values = json.loads(text)

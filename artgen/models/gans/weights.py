@@ -5,22 +5,21 @@ from __future__ import annotations
 import hashlib
 from difflib import get_close_matches
 from importlib import resources
-from pathlib import PurePosixPath
 from typing import Any
 
-import fsspec
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
 from artgen.errors import UsageError
+from artgen.models import place
 from artgen.models.gans.registry import build_generator
 from artgen.models.gans.spec import GanFacts, Painter
 from artgen.models.header import metadata_of
+from artgen.storage import uri
 
 HEADER = "artgen_generator"
-_RUN_WEIGHTS = "model.safetensors"
 _RESTORER_HEADER = "artgen"
 _KINDS = "a run folder of `artgen train gan` or a .safetensors file of artgen"
 
@@ -31,26 +30,20 @@ def shipped_names() -> list[str]:
     return sorted(file.name.removesuffix(ending) for file in _shipped().iterdir() if file.name.endswith(ending))
 
 
-def load_painter(model: str) -> Painter:
+def load_painter(model: str, options: uri.Options | None = None) -> Painter:
     """The generator called `model`: a shipped name, a run folder, or a path or fsspec URL of a .safetensors file.
 
-    fp32, on the CPU, in eval mode; `sha256` is that of the file. Raises UsageError: no such name, nothing at the path,
-    another kind of file, a restorer, weights that do not fit.
+    fp32, on the CPU, in eval mode; `sha256` is that of the file. options: of the store, as of `storage.uri`.
+    Raises UsageError: no such name, nothing at the path, another kind of file, a restorer, weights that do not fit.
     """
     if model in shipped_names():
         return painter_from(_shipped().joinpath(f"{model}.safetensors").read_bytes(), model)
-    suffix = PurePosixPath(model.rstrip("/")).suffix.lower()
+    suffix = place.suffix_of(model)
     if suffix in (".pth", ".pt", ".pkl", ".ckpt", ".bin"):
-        raise UsageError(f"the model {model!r} is a {suffix} file, which may hold code; give {_KINDS}")
-    place = model if suffix == ".safetensors" else f"{model.rstrip('/')}/{_RUN_WEIGHTS}"
-    try:
-        with fsspec.open(place, "rb") as file:
-            data: bytes = file.read()  # pyright: ignore[reportAttributeAccessIssue]
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"there is no generator at {place!r}; give {_KINDS}, {_named(model)}") from error
-    except Exception as error:  # every storage has exceptions of its own
-        raise UsageError(f"the model {place!r} cannot be read: {error}; give {_KINDS}") from error
-    return painter_from(data, place)
+        raise UsageError(f"the model {uri.shown(model)!r} is a {suffix} file, which may hold code; give {_KINDS}")
+    weights = model if suffix == ".safetensors" else place.in_folder(model)
+    data = place.read(weights, "generator", f"{_KINDS}, {_named(model)}", options)
+    return painter_from(data, uri.shown(weights))
 
 
 def _named(model: str) -> str:

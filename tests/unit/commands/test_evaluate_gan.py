@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from artgen.models.gans.weights import load_painter
 from tests import pictures
@@ -124,6 +127,45 @@ def test_pictures_against_pictures_and_what_is_unusable(kinds: Path, run: Path, 
     assert "1 of DATA cannot be used, such as 'left/broken.png': DecodeFailed" in text.stdout
 
 
+def test_the_cache_goes_by_the_pictures_themselves(kinds: Path, run: Path, tmp_path: Path) -> None:
+    cache = ("--cache", tmp_path / "cache")
+    first, _ = evaluate(run, kinds, *cache)
+    copied = Path(shutil.copytree(kinds, tmp_path / "copy", copy_function=shutil.copyfile))
+    copy, said = evaluate(run, copied, *cache)
+    assert copy["cache"]["from"] == "cache"
+    assert "of DATA" not in said
+    assert copy["metrics"] == first["metrics"]
+    path = copied / "left" / "000.png"
+    before = path.stat()
+    other = pictures.png(Image.new("RGB", (36, 28)))
+    path.write_bytes(other + bytes(before.st_size - len(other)))  # PNG readers stop at the end of the picture
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    changed, _ = evaluate(run, copied, *cache)
+    assert changed["cache"]["from"] == "made now"
+    assert changed["real"]["images"] == COUNT
+    assert changed["metrics"] != first["metrics"]
+
+
+@pytest.mark.slow
+def test_a_classifier_of_torchvision_sees_them(
+    kinds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its 512 features need more pictures than there are; what is shown is the way from the flag to the figures."""
+    from torchvision.models import resnet18
+
+    from artgen.work import gan_evaluation
+
+    monkeypatch.setattr(gan_evaluation, "check_enough", lambda *_: None)
+    save_file(resnet18(weights=None).state_dict(), tmp_path / "r.safetensors")
+    few = write_kinds(tmp_path / "few", {"left": 20, "top": 20}, seed=5)
+    facts, _ = evaluate(
+        few, few, "--extractor", f"resnet18:{tmp_path / 'r.safetensors'}", "--cache", tmp_path / "cache"
+    )
+    assert facts["metrics"]["fd_resnet18"] == pytest.approx(0, abs=1e-3)
+    assert facts["metrics"]["kid_resnet18"] <= 0
+    assert (facts["extractor"]["name"], facts["extractor"]["features"]) == ("resnet18", 512)
+
+
 def test_the_users_cache_is_the_default_and_none_is_needed(
     output: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +224,11 @@ def test_sizes_that_differ(kinds: Path, tmp_path: Path) -> None:
         (["--seed", "-1"], "--seed -1"),
         (["--precision", "fp8"], "--precision fp8"),
         (["--device", "abacus"], "abacus"),
-        (["--extractor", "vgg"], "use random, classifier or inception:PATH"),
+        (["--extractor", "vgg16"], "use random, classifier, inception:PATH, or NAME:PATH"),
+        (
+            ["--extractor", "resnet:/no/such.pth"],
+            "torchvision has no classifier called 'resnet'; did you mean 'resnet",
+        ),
         (["--extractor", "inception:/no/such.pth"], "/no/such.pth"),
         (["--extractor", "random", "--classifier", "x"], "drop one"),
         (["--classifier", "/no/such.safetensors"], "there is no classifier at"),

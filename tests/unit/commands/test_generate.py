@@ -87,6 +87,38 @@ def test_grid_frames_and_report(run: Path, output: Path) -> None:
     assert run_json(output)["model"]["sha256"] in page
 
 
+def test_the_report_shows_as_many_as_are_asked_for(run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    generate(run, output, "--seeds", "0-8")
+    page = output / "report.html"
+    for flags, shown in (["--sample", "4"], 4), ([], 9):
+        assert artgen_here("report", output, *flags).returncode == 0
+        assert page.read_text().count('alt="Generated from seed') == shown
+
+
+def test_frames_are_made_once_and_those_of_another_route_go(run: Path, tmp_path: Path) -> None:
+    output, folder = tmp_path / "out", tmp_path / "out" / "interpolation"
+    same = (run, output, "--interpolate", "4,7,1")
+    generate(*same, "--frames", "5")
+    told = json.loads((folder / "route.json").read_text())
+    assert (told["seeds"], told["frames"], told["class"], told["truncation"]) == ([4, 7, 1], 5, [1], 1.0)
+    assert told["model_sha256"] == load_painter(str(run)).sha256
+    before = {path: path.stat().st_ino for path in folder.iterdir()}
+    assert len(before) == 11
+    generate(*same, "--frames", "5")
+    assert {path: path.stat().st_ino for path in folder.iterdir()} == before
+    whole = tree(folder)
+    for name in ("frame-00003.png", "animation.webp", "route.json"):  # as a crash may leave it
+        (folder / name).unlink()
+        generate(*same, "--frames", "5")
+        assert tree(folder) == whole
+    generate(*same, "--frames", "3")
+    assert len(list(folder.glob("frame-*.png"))) == 5
+    generate(run, output, "--interpolate", "1,2", "--frames", "3")
+    generate(run, tmp_path / "new", "--interpolate", "1,2", "--frames", "3")
+    assert tree(folder) == tree(tmp_path / "new" / "interpolation")
+
+
 def test_units_threads_and_sinks_do_not_change_a_picture(run: Path, output: Path, tmp_path: Path) -> None:
     generate(run, tmp_path / "out", "--seeds", "0-39,70", "--unit-images", "7", "--set", "workers=1")
     assert tree(tmp_path / "out" / "images") == tree(output / "images")
@@ -200,7 +232,7 @@ def test_an_output_of_another_truncation_is_refused(run: Path, tmp_path: Path) -
 
 def test_only_an_interpolation(run: Path, tmp_path: Path) -> None:
     generate(run, tmp_path / "out", "--interpolate", "1,2", "--frames", "3", "--format", "webp")
-    assert len(list((tmp_path / "out" / "interpolation").iterdir())) == 4
+    assert len(list((tmp_path / "out" / "interpolation").iterdir())) == 5
     assert not (tmp_path / "out" / "images").exists()
 
 

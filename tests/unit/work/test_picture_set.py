@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,11 @@ import torch
 
 from artgen.errors import StorageError
 from artgen.metrics import extractors
+from artgen.records import Source
+from artgen.storage import archive
 from artgen.training.gan_data import listed
 from artgen.work import picture_set, reference
-from artgen.work.picture_set import listing_hash, look_at, spread
+from artgen.work.picture_set import content_hash, listing_hash, look_at, spread
 from tests import pictures
 
 PIXELS = torch.randint(0, 256, (60, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -60,6 +64,41 @@ def test_the_hash_of_a_listing_follows_names_contents_and_classes(tmp_path: Path
     (tmp_path / "b" / "2.png").rename(tmp_path / "b" / "3.png")
     found.append(told())
     assert len(set(found)) == 4
+
+
+def test_the_hash_of_contents_follows_bytes_names_and_classes_and_nothing_else(tmp_path: Path) -> None:
+    def told(folder: str, with_classes: bool = False) -> str:
+        sources, labels, _ = listed(str(tmp_path / folder), with_classes, None)
+        return content_hash(sources, labels, threads=2)
+
+    files = {"a/1.png": b"one", "b/2.png": b"two", "b/3.png": b""}  # an empty one cannot be read
+    for folder in ("here", "there"):
+        pictures.write_folder(tmp_path / folder, files)
+    found = [told("here")]
+    os.utime(tmp_path / "here" / "a" / "1.png", (1, 1))
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as packed:
+        for name in ("a/1.png", "b/2.png"):
+            packed.writestr(name, files[name])
+    assert told("here") == told("there") == found[0]
+    found.append(told("here", with_classes=True))
+    path = tmp_path / "there" / "a" / "1.png"
+    before = path.stat()
+    path.write_bytes(b"ONE")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    found.append(told("there"))
+    (tmp_path / "here" / "b" / "3.png").unlink()
+    found.append(told("here"))
+    assert told("packed.zip") == found[-1]
+    (tmp_path / "here" / "b" / "2.png").rename(tmp_path / "here" / "b" / "4.png")
+    found.append(told("here"))
+    assert len(set(found)) == 5
+
+
+def test_in_a_store_a_listing_stands_for_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive.Reader, "read", lambda *_: pytest.fail("it was fetched"))
+    source = Source("1.png", "s3://bucket/1.png", "file", size=3, version="etag-1")
+    assert content_hash([source], [""]) == content_hash([source], [""])
+    assert content_hash([source], [""]) != content_hash([replace(source, version="etag-2")], [""])
 
 
 def test_a_reference_goes_through_a_file_whole_or_not_at_all(tmp_path: Path) -> None:

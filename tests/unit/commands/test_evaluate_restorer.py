@@ -1,0 +1,136 @@
+"""`artgen evaluate restorer`: hostile pictures, models and flags."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from artgen.codecs import decode
+from artgen.codecs.guard import Guard
+from artgen.commands.damage import RANGES
+from artgen.errors import UsageError
+from artgen.models.spec import Facts, Restorer
+from artgen.training.degrade import OPERATORS
+from artgen.work.evaluation import Evaluation, restored_whole
+from tests import pictures
+from tests.runs import artgen_here
+
+NOISE = ("--damage", "noise=25", "--no-peers", "--json")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    contents = {f"{n}.png": pictures.png(pictures.picture(n)) for n in range(3)}
+    return pictures.write_folder(tmp_path / "in", {**contents, "broken.png": b"\x89PNG no more"})
+
+
+def evaluate(data: Path, *flags: str, code: int = 0) -> dict[str, Any]:
+    result = artgen_here("evaluate", "restorer", "identity", data, *flags)
+    assert result.returncode == code, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_no_more_pictures_are_decoded_than_are_asked_for(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    real = Guard.decode
+
+    def counted(guard: Guard, given: bytes, *rest: Any) -> Any:
+        decoded.append(len(given))
+        return real(guard, given, *rest)
+
+    monkeypatch.setattr(Guard, "decode", counted)
+    facts = evaluate(data, *NOISE, "--images", "2")
+    assert (facts["pictures"], facts["failed"], len(decoded)) == (2, 0, 2)
+
+
+def test_nothing_is_decoded_in_this_process(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("decoded where it could hang or end the run")
+
+    monkeypatch.setattr(decode, "decode", never)
+    facts = evaluate(data, *NOISE, code=3)
+    assert (facts["pictures"], facts["failed"]) == (3, 1)
+
+
+def test_pictures_beyond_the_limits_are_left_out(data: Path) -> None:
+    pictures.write_folder(data, {"large.png": pictures.png(pictures.picture(9, 200, 100))})
+    (data / "broken.png").unlink()
+    facts = evaluate(data, *NOISE, "--max-pixels", "4e3", code=3)
+    assert (facts["pictures"], facts["failed"]) == (3, 1)
+    slow = artgen_here("evaluate", "restorer", "identity", data, *NOISE, "--image-timeout", "1e-6")
+    assert slow.returncode == 2
+    assert "holds no picture that can be scored (4 left out)" in slow.stdout
+    assert "raise --image-timeout" in slow.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--damage", "resample=0"], "--damage resample=0 is out of range: use 1 to 100"),
+        (["--damage", "noise=15,-1"], "--damage noise=-1 is out of range: use 0 to 255"),
+        (["--damage", "salt-pepper-per-channel=2"], "use 0 to 1"),
+        (["--damage", "poisson=0"], "use 0.01 to 1e+06"),
+        (["--damage", "jpeg=nan"], "use 1 to 100"),
+        (["--images", "0"], "--images is 0; use 1 or more"),
+        (["--images", "-2"], "--images is -2; use 1 or more"),
+        (["--device", "abacus"], "device 'abacus' is not available here"),
+        (["--max-pixels", "0"], "max_pixels 0.0 is out of range"),
+        (["--image-timeout", "nan"], "image_timeout nan is out of range"),
+    ],
+)
+def test_what_cannot_be_is_told_with_its_value(data: Path, flags: list[str], said: str) -> None:
+    result = artgen_here("evaluate", "restorer", "identity", data, "--no-peers", *flags)
+    assert result.returncode == 2, result.stderr
+    assert said in result.stderr
+
+
+def test_every_operator_has_a_range() -> None:
+    assert RANGES.keys() == OPERATORS.keys()
+
+
+def test_the_device_is_told(data: Path) -> None:
+    assert evaluate(data, *NOISE, "--device", "cpu", "--images", "1")["device"] == "cpu"
+
+
+def test_an_upscaler_is_refused() -> None:
+    upscaler = Restorer(nn.Upsample(scale_factor=2), Facts("big", "big", scale=2), "0")
+    with pytest.raises(UsageError, match=r"big enlarges 2 times.*give a model of scale 1"):
+        Evaluation(upscaler)
+
+
+def test_a_picture_that_leaves_a_peer_nothing_to_go_by(tmp_path: Path) -> None:
+    scan = Image.fromarray((np.indices((20, 24)).sum(axis=0) % 5 > 2).astype(np.uint8) * 255)
+    source = pictures.write_folder(tmp_path / "in", {"scan.png": pictures.png(scan)})
+    facts = evaluate(source, "--damage", "salt-pepper=0.1", "--damage", "missing=1", "--json")
+    assert facts["gave_up"] == {"cubic": 1, "detect+linear": 1}
+    for result, peer in zip(facts["results"], ("detect+linear", "cubic"), strict=True):
+        assert result["scores"][peer] == result["scores"]["input"]
+    told = artgen_here("evaluate", "restorer", "identity", source, "--damage", "missing=1").stdout
+    assert "cubic made nothing of 1 pictures" in told
+
+
+def test_a_peer_that_is_not_installed_is_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bm3d", None)
+    facts = evaluate(data, "--damage", "noise=25", "--json", "--images", "1")
+    assert facts["not_installed"] == ["bm3d"]
+    assert facts["results"][0]["scores"].keys() == {"input", "identity", "nl-means"}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_smaller_than_the_model_takes_is_mirrored_as_often_as_needed(channels: int) -> None:
+    class Picky(nn.Module):
+        def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+            assert x_BCHW.shape[1:] == (3, 48, 48)
+            return x_BCHW
+
+    picky = Restorer(Picky(), Facts("picky", "picky", multiple=16, min_size=40), "0")
+    picture = torch.rand(1, channels, 11, 13)
+    assert torch.allclose(restored_whole(picky, picture, torch.zeros(1, 1, 11, 13)), picture)
