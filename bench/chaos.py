@@ -1,10 +1,10 @@
 """Kills at random moments, until so many have struck: every image exactly once, with the bytes of an undisturbed run.
 
-    python bench/chaos.py [--points 50] [--seed 0] [--images 48] [--engine ray|local]
+    python bench/chaos.py [--points 50] [--seed 0] [--images 48] [--engine ray|local] [--command restore|generate]
 
-A cluster of three nodes on this machine restores pictures again and again. At random moments one of these happens: SIGKILL of
-an actor; of a whole node (its raylet with the object store in it, and all its workers), which a new node replaces; of the
-driver and all its children. A driver that is gone or ended with exit code 1 is given the same command again. With
+A cluster of three nodes on this machine restores (or generates) pictures again and again. At random moments one of these
+happens: SIGKILL of an actor; of a whole node (its raylet with the object store in it, and all its workers), which a new node
+replaces; of the driver and all its children. A driver that is gone or ended with exit code 1 is given the same command again. With
 --engine local the points are SIGKILLs of the driver. At the end of each round the pictures are compared with those of an
 undisturbed run, rows are counted, and temporary files looked for. Exits with 1 at the first difference, or when one command
 takes longer than LIMIT_S. Linux only.
@@ -93,8 +93,8 @@ def command_of(pid: int) -> str:
 class Round:
     """One OUTPUT from nothing to its end, with `points` strikes on the way (fewer when it ends before)."""
 
-    def __init__(self, source: Path, output: Path, machine: Machine | None, rng: random.Random) -> None:
-        self._source, self._output, self._machine, self._rng = source, output, machine, rng
+    def __init__(self, work: list[str], output: Path, machine: Machine | None, rng: random.Random) -> None:
+        self._work, self._output, self._machine, self._rng = work, output, machine, rng
         self.strikes: Counter[str] = Counter()
         self.commands = 0
 
@@ -122,14 +122,14 @@ class Round:
 
     def _start(self) -> subprocess.Popen[str]:
         self.commands += 1
-        flags = ["--to", "png", "--to", "webdataset", "--unit-images", "2"]
+        command, source, *settings = self._work
         where = ["--engine", "local", "--workers", "2"]
         if self._machine is not None:
             where = ["--address", self._machine.address, "--workers", "1:3"]
-        command = [*ARTGEN, "restore", str(self._source), str(self._output), *flags, *where, "--quiet"]
+        flags = [*settings, "--to", "png", "--to", "webdataset", *where, "--quiet"]
         return subprocess.Popen(
-            command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
+            [*ARTGEN, command, source, str(self._output), *flags], env=environment(), stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
 
     def _strike(self, process: subprocess.Popen[str]) -> str:
@@ -169,20 +169,27 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", choices=["ray", "local"], default="ray")
+    parser.add_argument("--command", choices=["restore", "generate"], default="restore")
     args = parser.parse_args()
     rng, strikes, commands, rounds = random.Random(args.seed), Counter[str](), 0, 0
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="artgen-chaos-") as name:
-        contents = {f"{n:03d}.png": pictures.png(pictures.picture(n, 400, 300)) for n in range(args.images)}
-        source, undisturbed = pictures.write_folder(Path(name) / "in", contents), Path(name) / "undisturbed"
-        Round(source, undisturbed, None, rng).run(0)
+        undisturbed = Path(name) / "undisturbed"
+        if args.command == "restore":
+            contents = {f"{n:03d}.png": pictures.png(pictures.picture(n, 400, 300)) for n in range(args.images)}
+            source = pictures.write_folder(Path(name) / "in", contents)
+            work = ["restore", str(source), "--unit-images", "2"]
+        else:
+            args.images *= 25  # a generated picture takes a fraction of the time
+            work = ["generate", "default", "--seeds", f"0-{args.images - 1}", "--unit-images", "50"]
+        Round(work, undisturbed, None, rng).run(0)
         machine = Machine() if args.engine == "ray" else None
         try:
             while sum(strikes.values()) < args.points:
                 rounds += 1
                 print(f"round {rounds}", flush=True)
                 output = Path(name) / f"out-{rounds}"
-                one = Round(source, output, machine, rng)
+                one = Round(work, output, machine, rng)
                 one.run(min(args.round_points, args.points - sum(strikes.values())))
                 check(output, undisturbed, args.images)
                 strikes += one.strikes

@@ -91,8 +91,8 @@ def timed_alone(painter: Painter, images: int) -> tuple[float, float]:
 def engine(model: str, output: Path, sink: str, images: int) -> tuple[float, float]:
     """Seconds by the clock and of the CPU from the first unit to the last commit."""
     config = GenerateConfig(model=model, output=str(output), to=(sink,), engine="local")  # type: ignore[arg-type]
-    painter, job = make_job(config)
     with closing(LocalEngine(config, images)) as carrier:
+        painter, job = make_job(config, carrier.devices())
         check_output(config)
         listed, size = SeedListing(Seeds.parse(f"0-{images - 1}")), unit_images(images)
         plan = plans.prepare(listed, config.output, settings_of(config, job), unit_images=size)

@@ -169,7 +169,7 @@ def engine(source: Path, out: Path) -> tuple[float, float]:
     with Listing(config.input, archive.scan(config.input)) as listed:
         carrier = LocalEngine(config, 10**6)
         with closing(carrier):
-            restorer, job = make_job(config)
+            restorer, job = make_job(config, carrier.devices())
             check_output(config)
             plan = plans.prepare(listed, config.output, settings_of(config, job))
             refs = list(plan.pending(Ledger(config.output)))

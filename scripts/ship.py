@@ -21,9 +21,7 @@ DAMAGE = ("noise", "salt-pepper", "missing", "holes", "scratches", "jpeg", "mixt
 def main() -> None:
     trained = load(sys.argv[1])
     _, facts = registry.build(trained.facts.name, trained.facts.params)
-    facts = dataclasses.replace(
-        facts, damage=DAMAGE, licence=LICENCE, card="artgen/models/weights/default.md"
-    )
+    facts = dataclasses.replace(facts, damage=DAMAGE, licence=LICENCE, card="artgen/models/weights/default.md")
     tensors = {name: tensor.half().contiguous() for name, tensor in trained.module.state_dict().items()}
     save_file(tensors, TARGET, metadata={"artgen": facts.to_json()})
     sys.stdout.write(f"{TARGET}: {TARGET.stat().st_size / 1e6:.1f} MB, tiles overlap by {facts.overlap} px\n")

@@ -20,19 +20,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 _KEY = "artgentest"
 
 
-@dataclass(frozen=True)
+@dataclass
 class S3Server:
     """`options` for fsspec; `environment` for a process that takes its credentials from there."""
 
     endpoint: str
     secret: str
+    command: list[str]
+    folder: Path
+    log: IO[bytes]
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Also after `kill`: the ports and the data stay."""
+        self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log, cwd=self.folder)
+        _wait(self.process, int(self.endpoint.rpartition(":")[2]), self.folder / "log")
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(2)  # left alone it takes a quarter of a minute, and its data are thrown away
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -85,17 +108,12 @@ def serve(folder: Path) -> Iterator[S3Server]:
     (folder / "data").mkdir()
     port, *others = _free_ports(4)
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(_command(program, folder, port, others), stdout=log, stderr=log, cwd=folder)
+        server = S3Server(f"http://127.0.0.1:{port}", secret, _command(program, folder, port, others), folder, log)
         try:
-            _wait(process, port, folder / "log")
-            yield S3Server(f"http://127.0.0.1:{port}", secret)
+            server.start()
+            yield server
         finally:
-            process.terminate()
-            try:
-                process.wait(2)  # left alone it takes a quarter of a minute, and its data are thrown away
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            server.stop()
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -16,7 +16,6 @@ from artgen.errors import UnsupportedImage
 
 Format = Literal["png", "jpeg", "webp"]
 
-EXTENSION = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 _LARGEST = {"jpeg": 65500, "webp": 16383}
 _SEGMENT = 65533 - 29  # what one JPEG APP1 segment holds, less the name of the longest kind (XMP)
 

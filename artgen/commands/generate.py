@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from artgen.commands.carry import carry, open_engine
-from artgen.commands.places import check_output, clear_output, credentials_of, place
+from artgen.commands.places import check_output, clear_output, credentials_of, options_of_model, place
 from artgen.config import GenerateConfig
 from artgen.console import Console
 from artgen.errors import ArtgenError, UsageError
@@ -18,6 +18,7 @@ from artgen.work.seed_listing import SeedListing
 from artgen.work.seeds import Seeds
 
 if TYPE_CHECKING:
+    from artgen.engines.local import Devices
     from artgen.models.gans.spec import Painter
     from artgen.work.generation import GenerateJob
 
@@ -40,7 +41,7 @@ def generate(config: GenerateConfig, console: Console, *, dry_run: bool = False)
     check_data(config)
     listed, route = SeedListing(seeds), extras.stops(config.interpolate)
     with closing(open_engine(config, len(seeds))) as engine:
-        painter, job = make_job(config)
+        painter, job = make_job(config, engine.devices())
         settings, size = settings_of(config, job), config.unit_images or unit_images(len(seeds))
         if dry_run:
             console.result(describe(config, engine.name, seeds, size, settings))
@@ -88,20 +89,20 @@ def unit_images(images: int) -> int:
     return -(-size // FORWARD_IMAGES) * FORWARD_IMAGES
 
 
-def make_job(config: GenerateConfig) -> tuple[Painter, GenerateJob]:
-    """Loads the generator and resolves device, precision and classes. Raises UsageError for what cannot be."""
+def make_job(config: GenerateConfig, devices: Devices) -> tuple[Painter, GenerateJob]:
+    """Loads the generator and resolves precision and classes. Raises UsageError for what cannot be."""
     from artgen.models.gans.weights import load_painter
-    from artgen.training.rank import pick_device
     from artgen.work.generation import GenerateJob
 
-    painter = load_painter(config.model)
-    device = pick_device(config.device)
+    device, here = devices
+    model_options = options_of_model(config)
+    painter = load_painter(config.model, model_options)
     job = GenerateJob(
         model=config.model, model_sha256=painter.sha256, classes=class_numbers(painter.facts.classes, config.classes),
         truncation=config.truncation, device=device, precision="fp32" if config.precision == "auto" else config.precision,
-        format=config.format, quality=config.quality, credentials=credentials_of(config),
+        format=config.format, quality=config.quality, credentials=credentials_of(config), model_options=model_options,
     )  # fmt: skip
-    return painter.to(device), job
+    return painter.to(here), job
 
 
 def class_numbers(known: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from artgen.config import RestoreConfig, RunConfig
+from artgen.config import GenerateConfig, RestoreConfig, RunConfig
 from artgen.errors import StorageError, UsageError
 from artgen.storage import atomic, uri
 from artgen.work.lock import NAME as LOCK
@@ -29,6 +29,11 @@ def told(config: RunConfig) -> dict[str, Any]:
     places = {name: value and uri.shown(value) for name, value in asdict(config).items() if name in _PLACES}
     signing = config.c2pa and ",".join(map(uri.shown, config.c2pa.split(",")))
     return {**asdict(config), **places, "c2pa": signing}
+
+
+def options_of_model(config: RestoreConfig | GenerateConfig) -> uri.Options | None:
+    """--storage-options as far as they are meant for the model, which may lie in another store than the pictures."""
+    return uri.options_for(config.model, config.storage_options, (*config.reads, config.output))
 
 
 def credentials_of(config: RunConfig) -> Credentials | None:
@@ -87,7 +92,7 @@ def clear_output(config: RunConfig, settings: dict[str, Any]) -> None:
     Rows go first: a crash in between leaves pictures without rows, which are planned again.
     """
     options = config.storage_options
-    atomic.sweep(config.output)
+    atomic.sweep(config.output, options)
     begun = uri.join(config.output, "_artgen", OVERWRITING)
     if config.overwrite and uri.read_or_none(begun, options) != _digest(settings):
         made = ("images", "parquet", "shards", "grid.png", "interpolation", "report.html")

@@ -9,7 +9,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from artgen.commands.carry import carry, open_engine
-from artgen.commands.places import check_output, check_places, clear_output, credentials_of, place
+from artgen.commands.places import (
+    check_output,
+    check_places,
+    clear_output,
+    credentials_of,
+    options_of_model,
+    place,
+)
 from artgen.config import RestoreConfig
 from artgen.console import Console
 from artgen.errors import StorageError, UsageError
@@ -20,6 +27,7 @@ from artgen.work.listing import Listing
 from artgen.work.lock import only_driver
 
 if TYPE_CHECKING:
+    from artgen.engines.local import Devices
     from artgen.models.spec import Restorer
     from artgen.work.restoration import RestoreJob
 
@@ -37,7 +45,7 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
     with TemporaryDirectory(dir=scratch.folder()) as indexes, closing(list_input(config, indexes)) as listed:
         check_found(config, listed)
         with closing(open_engine(config, listed.count())) as engine:
-            restorer, job = make_job(config)
+            restorer, job = make_job(config, engine.devices())
             settings = settings_of(config, job)
             if dry_run:
                 console.result(describe(config, engine.name, listed, settings))
@@ -86,17 +94,17 @@ def keep_indexes(indexes: str, config: RestoreConfig) -> None:
 _TILE = {"cpu": 768}
 
 
-def make_job(config: RestoreConfig) -> tuple[Restorer, RestoreJob]:
-    """Loads the model and resolves device, precision, batch and overlap. Raises UsageError for what cannot be."""
+def make_job(config: RestoreConfig, devices: Devices) -> tuple[Restorer, RestoreJob]:
+    """Loads the model and resolves precision, batch and overlap. Raises UsageError for what cannot be."""
     import torch
 
     from artgen.inference.restore import RestoreOptions, check
     from artgen.models.weights import load
-    from artgen.training.rank import pick_device
     from artgen.work.restoration import RestoreJob
 
-    device = pick_device(config.device)
-    restorer = load(config.model)
+    device, here = devices
+    model_options = options_of_model(config)
+    restorer = load(config.model, model_options)
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if device == "cuda" and restorer.facts.bfloat16 else "fp32"
@@ -109,10 +117,10 @@ def make_job(config: RestoreConfig) -> tuple[Restorer, RestoreJob]:
         model=config.model, model_sha256=restorer.sha256, options=options, device=device, precision=precision,
         batch=config.batch or (16 if device != "cpu" else 1), quality=config.quality, mask_from_alpha=config.mask_from_alpha,
         max_pixels=config.max_pixels, image_timeout=config.image_timeout, storage_options=config.storage_options,
-        index_folder=indexes_of(config), credentials=credentials_of(config),
+        index_folder=indexes_of(config), credentials=credentials_of(config), model_options=model_options,
     )  # fmt: skip
-    if device != "cpu":
-        restorer.to(torch.device(device))
+    if here != "cpu":
+        restorer.to(torch.device(here))
     return restorer, job
 
 

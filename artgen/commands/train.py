@@ -136,7 +136,7 @@ def check_places(config: TrainConfig) -> None:
 
 def _prepare(config: TrainConfig) -> None:
     atomic.check_writable(uri.join(config.folder, "_artgen"), config.storage_options)
-    atomic.sweep(config.folder)
+    atomic.sweep(config.folder, config.storage_options)
 
 
 def _engine(config: TrainConfig) -> str:

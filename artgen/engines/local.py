@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from artgen.codecs.pool import GuardPool
 from artgen.config import RestoreConfig, RunConfig, worker_range
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 # Beyond this many threads that decode and encode, one accelerator gains nothing.
 MOST_FEEDERS = 32
+
+
+class Devices(NamedTuple):
+    """Where the model runs: in whoever carries the units, and the copy of it in this process."""
+
+    carriers: str
+    here: str
 
 
 def cores() -> int:
@@ -34,12 +41,20 @@ class LocalEngine:
     name = "local"
 
     def __init__(self, config: RunConfig, images: int) -> None:
+        self._device = config.device
         wanted = worker_range(config.workers)
         most = wanted[1] if wanted else min(cores(), MOST_FEEDERS)
         self._threads = max(1, min(most, images))
         self._guards: GuardPool | None = None
         if isinstance(config, RestoreConfig):
             self._guards = GuardPool(self._threads, config.max_pixels, config.image_timeout or None)
+
+    def devices(self) -> Devices:
+        """Of --device, on this machine. Raises UsageError for one that does not work here."""
+        from artgen.training.rank import pick_device
+
+        device = pick_device(self._device)
+        return Devices(device, device)
 
     def run(
         self, plan: Plan, refs: Iterable[UnitRef], job: Job, publish: Publish, model: Any, console: Console

@@ -25,6 +25,10 @@ from artgen.errors import RunError, UsageError
 CONNECT_TIMEOUT_S = 10.0
 # Never taken by actors, so that they do not starve Ray Data's own tasks.
 SPARE_CPUS = 1
+# CPUs of an actor with a GPU while no node with one is up to tell its share: few, so that every kind of node has them.
+CPUS_BESIDE_GPU = 4
+# The most actors that `--workers auto` grows to on a cluster that grows.
+MOST_GROWN = 1000
 # Rows and outcomes are all that passes through the object store of a private cluster; the least that Ray takes is 75 MiB.
 STORE_BYTES = 128 << 20
 
@@ -101,25 +105,39 @@ def private_workers(workers: str, device: str) -> int:
     return wanted[1] if wanted and device == "cpu" else cores()
 
 
-def pool(workers: str, device: str, nodes: list[dict[str, Any]]) -> Pool:
+def device_of(name: str) -> str:
+    """`--device` for the workers of the cluster that this process is connected to. `auto` is cuda where a GPU is up now;
+    what is named is believed, as nodes with it may come when they are asked for: workers check it.
+    """
+    if name != "auto":
+        return name
+    return "cuda" if ray.cluster_resources().get("GPU") else "cpu"
+
+
+def pool(workers: str, device: str, nodes: list[dict[str, Any]], *, grows: bool = False) -> Pool:
     """Actors for `--workers` (`auto`: one for each GPU, or each CPU but SPARE_CPUS) on `nodes`, as ray.nodes() tells them.
 
     On CPUs an actor takes one core; beside a GPU it takes that GPU's share of the cores of its node, MOST_FEEDERS at most.
+    grows: nodes may come, so `auto` begins with as many as fit now and has room for MOST_GROWN.
     """
-    wanted = worker_range(workers)
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     if device == "cpu":
-        total = int(sum(resources.get("CPU", 0) for resources in alive))
-        fitting = max(1, total - SPARE_CPUS)
-        least, most = wanted or (fitting, fitting)
-        return Pool(least, most, 1, 0)
-    with_gpu = [resources for resources in alive if resources.get("GPU", 0) >= 1]
+        fitting, cpus, gpus = int(sum(resources.get("CPU", 0) for resources in alive)) - SPARE_CPUS, 1, 0
+    else:
+        fitting, cpus, gpus = _beside_gpus(device, alive)
+    fitting = max(1, fitting)
+    least, most = worker_range(workers) or (fitting, max(fitting, MOST_GROWN) if grows else fitting)
+    return Pool(least, most, cpus, gpus)
+
+
+def _beside_gpus(device: str, alive: list[dict[str, Any]]) -> tuple[int, int, int]:
+    """Actors with a device each that fit, and of each the CPUs and GPUs."""
     if device != "cuda":  # one device of this machine that Ray does not count (mps)
-        with_gpu = [{**resources, "GPU": 1} for resources in alive[:1]]
-    gpus = int(sum(resources["GPU"] for resources in with_gpu))
+        alive = [{**resources, "GPU": 1} for resources in alive[:1]]
+    with_gpu = [resources for resources in alive if resources.get("GPU", 0) >= 1]
     shares = [int(resources.get("CPU", 0) - SPARE_CPUS) // int(resources["GPU"]) for resources in with_gpu]
-    least, most = wanted or (max(1, gpus), max(1, gpus))
-    return Pool(least, most, max(1, min([*shares, MOST_FEEDERS])), 1 if device == "cuda" else 0)
+    cpus = max(1, min([*shares, MOST_FEEDERS])) if shares else CPUS_BESIDE_GPU
+    return int(sum(resources["GPU"] for resources in with_gpu)), cpus, 1 if device == "cuda" else 0
 
 
 def _check_answers(address: str) -> None:

@@ -13,11 +13,13 @@ from ray.exceptions import RayError
 from artgen.config import RunConfig
 from artgen.console import Console
 from artgen.engines import ray_cluster, ray_passes
+from artgen.engines.local import Devices
 from artgen.engines.ray_isolation import Task
 from artgen.engines.ray_worker import Orders, Worker
 from artgen.errors import ArtgenError, RunError
 from artgen.records import Outcome
 from artgen.storage import uri
+from artgen.training.rank import pick_device
 from artgen.work.plan import Plan, UnitRef
 
 if TYPE_CHECKING:
@@ -41,6 +43,15 @@ class RayEngine:
         if address is not None and not ray.is_initialized():
             ray_cluster.connect(address)
             self._connected = True
+
+    def devices(self) -> Devices:
+        """Of --device: on this machine for a private cluster; else of the cluster's workers, and the CPU of this machine,
+        which may be a head without a GPU. Raises UsageError for one that does not work on this machine.
+        """
+        if ray.is_initialized():
+            return Devices(ray_cluster.device_of(self._config.device), "cpu")
+        device = pick_device(self._config.device)
+        return Devices(device, device)
 
     def run(
         self, plan: Plan, refs: Iterable[UnitRef], job: Job, publish: Publish, model: Any, console: Console
@@ -84,11 +95,12 @@ class RayEngine:
         return Orders(folder, model, job, publish, 1, tuple(seen), folder=os.getcwd())
 
     def _events(self, tasks: list[Task], orders: Orders) -> Iterator[Outcome | str]:
+        order = (tasks, orders, self._config.workers, not self._private, self.worker_class)
         if not ray_cluster.over_client():
-            yield from ray_passes.passes(tasks, orders, self._config.workers, self.worker_class)
+            yield from ray_passes.passes(*order)
             return
         actor: Any = ray.remote(num_cpus=0)(FarDriver)
-        far = actor.remote(tasks, orders, self._config.workers, self.worker_class)
+        far = actor.remote(*order)
         try:
             while (event := cast(Any, ray.get(far.next.remote()))) is not None:
                 if isinstance(event, Exception):

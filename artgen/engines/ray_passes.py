@@ -36,15 +36,19 @@ MOST_DIED = 100
 FEWEST_UNITS = 8
 # ... or when so many passes in a row broke off without one done (no machine, no room, the cluster gone).
 MOST_BROKEN = 3
+# A pass breaks off when so many actors, or twice as many as it began with, have died one after the other before they were ready.
+MOST_STILLBORN = 16
 # A pass breaks off when nothing is done for this time, and this for each image of a unit, beside --image-timeout.
 STALL_S, STALL_IMAGE_S = 120.0, 10.0
 _RAY_ERRORS = (RayError, ExecutionTimeoutError, SystemException, ConnectionError)
 
 
-def passes(tasks: list[Task], orders: Orders, workers: str, worker_class: type[Worker]) -> Iterator[Outcome | str]:
+def passes(
+    tasks: list[Task], orders: Orders, workers: str, grows: bool, worker_class: type[Worker]
+) -> Iterator[Outcome | str]:  # fmt: skip
     """Runs Ray Data pipelines until all tasks are committed: outcomes, and messages for the person who waits.
 
-    Raises RunError.
+    grows: of the cluster, as of ray_cluster.pool. Raises RunError.
     """
     alone, broken, died = False, 0, 0
     crashes: dict[str, str] = {}
@@ -53,7 +57,7 @@ def passes(tasks: list[Task], orders: Orders, workers: str, worker_class: type[W
         said: set[str] = set()
         reason = ""
         try:
-            for answer in _pass(tasks, orders, alone, workers, worker_class):
+            for answer in _pass(tasks, orders, alone, workers, grows, worker_class):
                 if answer.outcome is None:
                     crashes[answer.unit] = answer.crash
                     continue
@@ -85,16 +89,16 @@ def passes(tasks: list[Task], orders: Orders, workers: str, worker_class: type[W
             why = f" ({reason})" if reason else ""
             yield f"{images} images were lost with their workers{why}; doing them again"
         elif alone:
-            atomic.sweep(orders.publish.output)  # what the dead left
+            atomic.sweep(orders.publish.output, orders.publish.options)  # what the dead left
 
 
 def _pass(
-    tasks: list[Task], orders: Orders, alone: bool, workers: str, worker_class: type[Worker]
+    tasks: list[Task], orders: Orders, alone: bool, workers: str, grows: bool, worker_class: type[Worker]
 ) -> Iterator[Answer]:  # fmt: skip
     """One Ray Data pipeline over `tasks`: a block for each unit, so that is all that is lost with it. Ray retries
     nothing: its own retries never end, or hang where a node stays away."""
     job = orders.job
-    pool = ray_cluster.pool(workers, job.device, ray.nodes())
+    pool = ray_cluster.pool(workers, job.device, ray.nodes(), grows=grows)
     most = min(pool.most, len(tasks))
     orders = replace(orders, threads=pool.cpus)
     calls = 2 if pool.cpus > 1 and not alone else 1  # the next unit starts while one ends
@@ -105,7 +109,7 @@ def _pass(
     context = DataContext.get_current()
     context.max_errored_blocks = -1
     context.enable_progress_bars = context.print_on_execution_start = False
-    context.max_consecutive_actor_init_deaths = 2 * most
+    context.max_consecutive_actor_init_deaths = min(2 * most, max(2 * pool.least, MOST_STILLBORN))
     stall_s = STALL_S + job.image_timeout + STALL_IMAGE_S * max(task.ref.images for task in tasks)
     context.execution_no_progress_timeout_s = stall_s if job.image_timeout else -1
     for handler in logging.getLogger("ray.data").handlers:

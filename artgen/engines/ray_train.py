@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import ray
@@ -54,7 +54,7 @@ class Orders:
     recipe: RestorerRecipe | GanRecipe
     device: str
     threads: int
-    options: Mapping[str, Any] | None
+    options: Mapping[str, Any] | None = field(repr=False)  # may hold secrets, and Ray shows what it is given
     seen: tuple[str, ...]
     version: str = __version__
 
@@ -67,9 +67,7 @@ def train(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, report: Repor
     """
     ours = _open_cluster(config)
     try:
-        # This process may run on a node without a GPU: what the cluster has counts.
-        auto = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
-        device = auto if config.device == "auto" else config.device
+        device = ray_cluster.device_of(config.device)
         pool = ray_cluster.pool(config.workers, device, ray.nodes())
         _check_workers(recipe, range(pool.least, pool.most + 1))
         data, run = tuple(map(_absolute, parts_of(config.data))), _absolute(config.folder)
@@ -175,6 +173,12 @@ def _work(settings: dict[str, Any]) -> None:
     _check_node(orders)
     context = ray.train.get_context()
     device = str(cast(torch.device, get_device()))
+    if orders.device == "cuda" and device == "cpu":
+        host = os.uname().nodename
+        raise RunError(
+            f"--device cuda, but torch finds no GPU on {host}: check its driver and that its torch is a CUDA build, or use "
+            "--device cpu"
+        )
     if device == "cpu":
         torch.set_num_threads(orders.threads)
     rank = Rank(

@@ -13,6 +13,7 @@ from artgen import __version__, errors
 from artgen.engines.ray_metrics import Busy, Meters
 from artgen.errors import ArtgenError, RunError
 from artgen.records import Outcome
+from artgen.storage import uri
 from artgen.work.plan import PlanReader, UnitRef
 from artgen.work.unit import Job, Maker, Publish
 
@@ -90,11 +91,16 @@ class Worker:
                     f"{self._host} does not see {place}: on a cluster INPUT, OUTPUT and weights must lie where every "
                     "node sees them, as on s3:// or a shared file system"
                 )
+        if job.device == "cuda" and not torch.cuda.is_available():  # the driver, which may have none, believed it
+            raise RunError(
+                f"--device cuda, but torch finds no GPU on {self._host}: check its driver and that its torch is a CUDA build, "
+                "or use --device cpu"
+            )
         torch.set_num_threads(job.torch_threads(orders.threads, orders.threads))
         model = job.load(orders.model)
         if model.sha256 != job.model_sha256:
             raise RunError(
-                f"the model {orders.model!r} has SHA-256 {model.sha256} on {self._host} and {job.model_sha256} on the "
+                f"the model {uri.shown(orders.model)!r} has SHA-256 {model.sha256} on {self._host} and {job.model_sha256} on the "
                 "driver: put the same weights on every node"
             )
         self._maker = self._make_maker(job, model.to(job.device), orders.threads)

@@ -6,52 +6,54 @@ import hashlib
 import io
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import PurePosixPath
 from pickle import UnpicklingError  # noqa: TID251 (the exception only; torch's weights-only reader raises it)
 
-import fsspec
 import safetensors
 import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from artgen.errors import UsageError
-from artgen.models import registry
+from artgen.models import place, registry
 from artgen.models.header import metadata_of
 from artgen.models.spec import Facts, Restorer
+from artgen.storage import uri
 
-_RUN_WEIGHTS = "model.safetensors"
 _KINDS = "a name, a run folder, a .safetensors file or a .pth file with weights only"
 
 
-def load(model: str) -> Restorer:
+def load(model: str, options: uri.Options | None = None) -> Restorer:
     """The restorer called `model`: a registered name with shipped weights, or a path or fsspec URL of weights.
 
     A path may be a run folder of `artgen train` or a .safetensors file. Foreign weights (.safetensors without
     facts, or .pth) are recognised by spandrel. `sha256` of the result is that of the weights file. The module
-    is fp32, on the CPU, in eval mode.
+    is fp32, on the CPU, in eval mode. options: of the store, as of `storage.uri`.
 
     Raises UsageError: unknown name, nothing at the path, another kind of file, weights that do not fit.
     """
     if model in registry.names():
         return _load_named(model)
-    suffix = PurePosixPath(model.rstrip("/")).suffix.lower()
+    suffix = place.suffix_of(model)
     if suffix not in (".safetensors", ".pth", ""):
         raise UsageError(
-            f"the model {model!r} is a {suffix} file, which may hold code; give {_KINDS} "
+            f"the model {uri.shown(model)!r} is a {suffix} file, which may hold code; give {_KINDS} "
             "(many tools convert: look for 'pth to safetensors')"
         )
-    if not suffix and "/" not in model and not _exists(model):
+    if not suffix and "/" not in model and not uri.exists(model):
         registry.build(model)  # raises: lists the known names
     if not suffix:
-        model = f"{model.rstrip('/')}/{_RUN_WEIGHTS}"
-    return load_bytes(_read(model), model)
+        model = place.in_folder(model)
+    return _loaded(place.read(model, "model", _KINDS, options), uri.shown(model), is_pth=suffix == ".pth")
 
 
 def load_bytes(data: bytes, name: str) -> Restorer:
     """The restorer in the bytes of a .safetensors or .pth file called `name`. Raises UsageError."""
+    return _loaded(data, name, is_pth=name.endswith(".pth"))
+
+
+def _loaded(data: bytes, name: str, *, is_pth: bool) -> Restorer:
     sha256 = hashlib.sha256(data).hexdigest()
-    facts, tensors = _read_pth(data, name) if name.endswith(".pth") else _read_safetensors(data, name)
+    facts, tensors = _read_pth(data, name) if is_pth else _read_safetensors(data, name)
     if facts is None:
         # Imported only here: it is an extra, slow to import, and brings torchvision.
         from artgen.models.spandrel import restorer_from
@@ -115,18 +117,3 @@ def _read_pth(data: bytes, name: str) -> tuple[None, dict[str, Tensor]]:
             f"the model {name!r} holds a {type(content).__name__}, not weights; save its state_dict alone"
         )
     return None, content
-
-
-def _exists(model: str) -> bool:
-    fs, path = fsspec.core.url_to_fs(model)
-    return fs.exists(path)
-
-
-def _read(url: str) -> bytes:
-    try:
-        with fsspec.open(url, "rb") as file:
-            return file.read()  # pyright: ignore[reportAttributeAccessIssue]
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"there is no model at {url!r}; give {_KINDS}") from error
-    except Exception as error:  # every storage has exceptions of its own
-        raise UsageError(f"the model {url!r} cannot be read: {error}; give {_KINDS}") from error

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from artgen.errors import StorageError, UsageError
-from artgen.storage import scratch
+from artgen.storage import s3_uploads, scratch
 from artgen.storage import uri as uris
 from artgen.storage.owner import is_gone, this_host
 
@@ -74,16 +74,22 @@ def open_for_commit(uri: str, options: uris.Options | None = None, *, fsync: boo
         _fsync_folder(os.path.dirname(os.path.abspath(uris.local_path(uri))))
 
 
-def sweep(folder_uri: str, older_than_s: float = 24 * 3600) -> int:
-    """Removes temporary files that a killed process left below a local folder: those of processes of this machine
-    that are gone, and any that have not been written to for `older_than_s` seconds. Returns how many; stores hold
-    none: 0. Links are not followed.
+def sweep(folder_uri: str, options: uris.Options | None = None, older_than_s: float = 24 * 3600) -> int:
+    """Removes what killed processes left below a folder, and returns how many.
+
+    Local: temporary files of processes of this machine that are gone, and any that have not been written to for
+    `older_than_s` seconds; links are not followed. S3: uploads in parts that began so long ago, as far as the store lets
+    us. Other stores forget theirs by themselves.
     """
-    if not uris.is_local(folder_uri):
-        return 0
-    removed = 0
     before = time.time() - older_than_s
-    for folder, _, names in os.walk(uris.local_path(folder_uri)):
+    if uris.scheme(folder_uri) in ("s3", "s3a"):
+        return s3_uploads.abort(*uris.filesystem(folder_uri, options), before)
+    return _sweep_files(uris.local_path(folder_uri), before) if uris.is_local(folder_uri) else 0
+
+
+def _sweep_files(top: str, before: float) -> int:
+    removed = 0
+    for folder, _, names in os.walk(top):
         for name in names:
             if name.startswith(PREFIX) and name.endswith(".tmp"):
                 path = os.path.join(folder, name)

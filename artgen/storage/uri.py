@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ _S3_CONFIG = {"retries": {"mode": "standard", "max_attempts": 3}, "max_pool_conn
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 _SAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 """Names of stores that mean the same as another."""
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 
 
 def scheme(uri: str) -> str:
@@ -103,13 +105,15 @@ def _make_patient(fs: Any) -> None:
     has no text), and on a connection that breaks in the middle of a body.
     """
     from aiohttp import ClientError as ConnectionBroke
-    from botocore.exceptions import ClientError, HTTPClientError
+    from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
     from s3fs.core import set_custom_error_handler
 
     def passes(error: BaseException) -> bool:
         if isinstance(error, ClientError):
             return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (429, 500, 502, 503, 504)
-        return isinstance(error, (ConnectionBroke, HTTPClientError, ConnectionError, TimeoutError))
+        # Nobody listens at the endpoint: a server or balancer that is being restarted comes back within seconds.
+        broke = (ConnectionBroke, HTTPClientError, EndpointConnectionError, ConnectionError, TimeoutError)
+        return isinstance(error, broke)
 
     set_custom_error_handler(passes)
     fs.retries = ATTEMPTS
@@ -135,12 +139,21 @@ def shown(uri: str) -> str:
     return f"{head}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
 
 
+def options_for(place: str, options: Options | None, others: Iterable[str]) -> Options | None:
+    """`options` as far as they are meant for `place`, that lies beside the `others` of a command: those of the stores of
+    the others are not for another store, which would refuse them.
+    """
+    stores = {scheme(normal(other)) for other in others if not is_local(other)}
+    return options if not stores or scheme(normal(place)) in stores else None
+
+
 def explain(error: BaseException) -> str:
     """One line on an error of the operating system or a store, for the end of a message."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f" (errno {error.errno})" if error.errno else "")
     name = type(error).__name__
-    text = " ".join(str(error).split())[:300]
+    # What a store says may quote the whole address, its signature too.
+    text = _URL.sub(lambda found: shown(found[0]), " ".join(str(error).split()))[:300]
     if name == "NoCredentialsError":
         return "no credentials found; set the store's environment variables or profile, or give storage options"
     return f"{text} ({name})" if text else name

@@ -20,9 +20,10 @@ from artgen.storage.archive import Reader
 from artgen.work import plan as plans
 from artgen.work.unit import Publish
 from tests import pictures
+from tests.generators import write_run
 from tests.proxy import FAULTS, FaultyProxy
 from tests.runs import ARTGEN, artgen_here, environment
-from tests.s3 import S3Server, s3_bucket, s3_server
+from tests.s3 import S3Server, s3_bucket, s3_server, serve
 
 __all__ = ["s3_bucket", "s3_server"]
 FLAGS = ("--model", "identity", "--unit-images", "2", "--workers", "2")
@@ -78,6 +79,56 @@ def test_restore_through_a_bad_network_ends_with_the_same_bytes(
     assert outputs(s3_server, f"{s3_bucket}/out") == outputs(s3_server, f"{s3_bucket}/clean")
     assert keys(s3_server, f"{s3_bucket}/out") == sorted(CONTENTS)
     assert not [name for name in objects(s3_server, f"{s3_bucket}/out") if atomic.PREFIX in name]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_generate_through_a_bad_network_ends_with_the_same_bytes(
+    s3_server: S3Server, s3_bucket: str, tmp_path: Path
+) -> None:
+    """Bounded as for restore."""
+    run = ("generate", write_run(tmp_path / "model"))
+    flags = ("--seeds", "0-39", "--unit-images", "8", "--workers", "2", "--to", "png", "--to", "webdataset")
+    straight = json.dumps(s3_server.options)
+    clean = artgen_here(*run, f"{s3_bucket}/clean", *flags, "--storage-options", straight)
+    assert clean.returncode == 0, clean.stderr
+    began = time.monotonic()
+    with FaultyProxy(s3_server.endpoint, 0.3, seed=5, stall_s=2.0) as proxy:
+        bad = through(s3_server, proxy)
+        result = artgen_here(*run, f"{s3_bucket}/out", *flags, "--storage-options", bad)
+        assert sum(proxy.counts[fault] for fault in FAULTS) > 10
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - began < 180
+    assert outputs(s3_server, f"{s3_bucket}/out") == outputs(s3_server, f"{s3_bucket}/clean")
+    assert keys(s3_server, f"{s3_bucket}/out") == keys(s3_server, f"{s3_bucket}/clean")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_a_server_that_is_killed_and_comes_back_costs_at_most_the_same_command(tmp_path: Path) -> None:
+    (tmp_path / "server").mkdir()
+    with serve(tmp_path / "server") as server:
+        bucket = server.bucket()
+        put_all(server, f"{bucket}/in", CONTENTS)
+        flags = (*FLAGS, "--to", "png", "--to", "webdataset", "--storage-options", json.dumps(server.options))
+        clean = artgen_here("restore", f"{bucket}/in", f"{bucket}/clean", *flags)
+        assert clean.returncode == 0, clean.stderr
+        run = [*ARTGEN, "restore", f"{bucket}/in", f"{bucket}/out", *flags]
+        driver = subprocess.Popen(run, stderr=subprocess.PIPE, text=True, env=environment())
+        while not uris.names(f"{bucket}/out/manifest", server.options) and driver.poll() is None:
+            time.sleep(0.02)
+        server.kill()
+        time.sleep(1)
+        server.start()
+        said = driver.communicate(timeout=200)[1]
+        assert driver.returncode in (0, 1), said
+        if driver.returncode == 1:
+            assert "the same command" in said
+            again = artgen_here(*run[len(ARTGEN) :])
+            assert again.returncode == 0, again.stderr
+        assert outputs(server, f"{bucket}/out") == outputs(server, f"{bucket}/clean")
+        assert keys(server, f"{bucket}/out") == sorted(CONTENTS)
+        assert not [name for name in objects(server, f"{bucket}/out") if atomic.PREFIX in name]
 
 
 def test_a_store_that_only_throttles_ends_the_run_in_bounded_time(s3_server: S3Server, s3_bucket: str) -> None:

@@ -14,11 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from artgen.commands.generate import generate
+from artgen.config import GenerateConfig
+from artgen.console import Console
 from artgen.errors import SourceUnreadable, StorageError, UsageError
 from artgen.records import Skipped, Source
 from artgen.storage import atomic, s3_listing
 from artgen.storage import uri as uris
 from artgen.storage.archive import Reader, scan
+from tests.generators import write_run
 from tests.pictures import files, picture, png
 from tests.s3 import S3Server, s3_bucket, s3_server  # noqa: F401
 
@@ -269,3 +273,40 @@ def test_an_outage_ends_the_run_rather_than_fail_every_image(s3_server, s3_bucke
     }
     with Reader(down) as reader, pytest.raises(StorageError, match="the same command resumes"):
         reader.read(source)
+
+
+def test_sweep_ends_old_uploads_below_the_folder_and_no_other(s3_server, s3_bucket):  # noqa: F811
+    """A process that is killed while it uploads in parts leaves parts behind that no listing shows."""
+    fs, bucket = uris.filesystem(s3_bucket, s3_server.options)
+
+    def begin(key: str) -> None:
+        upload = fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)["UploadId"]
+        fs.call_s3("upload_part", Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"x" * (5 << 20))
+
+    def left() -> list[str]:
+        found = fs.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", ())
+        return sorted(upload["Key"] for upload in found)
+
+    for key in ("out/shards/a.tar", "out/b.parquet", "out2/c.tar"):
+        begin(key)
+    put(s3_server, f"{s3_bucket}/out/images/d.png", b"x")
+    assert left() == ["out/b.parquet", "out/shards/a.tar", "out2/c.tar"]
+    assert atomic.sweep(f"{s3_bucket}/out", s3_server.options) == 0  # a neighbour may be at work on them
+    assert len(left()) == 3
+    assert atomic.sweep(f"{s3_bucket}/out", s3_server.options, older_than_s=-60) == 2
+    assert left() == ["out2/c.tar"]
+    assert uris.names(f"{s3_bucket}/out", s3_server.options) == ["images"]
+
+
+def test_a_model_in_a_bucket_is_read_with_the_storage_options(s3_server, s3_bucket, tmp_path):  # noqa: F811
+    write_run(tmp_path / "run")
+    put(s3_server, f"{s3_bucket}/run/model.safetensors", (tmp_path / "run" / "model.safetensors").read_bytes())
+    made = GenerateConfig(
+        model=f"{s3_bucket}/run",
+        output=str(tmp_path / "out"),
+        seeds="0-3",
+        engine="local",
+        storage_options=s3_server.options,
+    )
+    assert generate(made, Console(quiet=True)) == 0
+    assert len(list((tmp_path / "out" / "images").rglob("*.png"))) == 4

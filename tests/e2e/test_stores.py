@@ -15,6 +15,7 @@ import pytest
 from artgen.storage import atomic, uri
 from tests import pictures
 from tests.azurite import azure_options
+from tests.generators import write_run
 from tests.runs import artgen_here
 from tests.s3 import S3Server, s3_server
 
@@ -113,3 +114,24 @@ def test_a_run_goes_on_and_grows_whatever_the_store(store: Store, tmp_path: Path
     assert "strength: was 1.0, now 0.5" in said
     assert store.artgen(*run, "--strength", "0.5", "--overwrite")[0] == 0
     assert len(store.rows("out")) == 9
+
+
+def test_generated_pictures_are_the_same_whatever_the_store(store: Store, tmp_path: Path) -> None:
+    model = str(write_run(tmp_path / "model"))
+    sinks = ("--to", "png", "--to", "parquet", "--to", "webdataset", "--unit-images", "3", "--workers", "2")
+    run = ("generate", model, f"{store.root}/out", "--grid", *sinks)
+    code, said = store.artgen(*run, "--seeds", "0-7")
+    assert code == 0, said
+    first = store.outputs("out")
+    assert (
+        artgen_here("generate", model, tmp_path / "reference", "--grid", *sinks, "--seeds", "0-7").returncode == 0
+    )
+    assert first == Store(str(tmp_path), None).outputs("reference")
+    lost = uri.names(f"{store.root}/out/manifest", store.options)[0]
+    uri.remove(f"{store.root}/out/manifest/{lost}", store.options)
+    assert store.artgen(*run, "--seeds", "0-7")[0] == 0
+    assert store.outputs("out") == first
+    assert store.artgen(*run, "--seeds", "0-9")[0] == 0
+    assert sorted(row["seed"] for row in store.rows("out")) == list(range(10))
+    assert {name: data for name, data in store.outputs("out").items() if name in first} == first
+    assert uri.read_or_none(f"{store.root}/out/grid.png", store.options) is not None

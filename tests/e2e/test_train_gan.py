@@ -126,7 +126,7 @@ def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(tmp_path: Path, t
         (["{in}", "{new}", "--set", "generator={\"bass\": 8}"], "does not take the parameters"),
         (["{in}", "{in}/run"], "lies in DATA"),
         (["{in}", "{foreign}"], "is not empty and no run of artgen"),
-        (["{in}", "{done}", "--set", "latent=9"], "another architecture"),
+        (["{in}", "{done}", "--set", "latent=9"], "latent: was 8, now 9"),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_refused_with_the_fix(tmp_path: Path, toy: Path, flags: list[str], message: str) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
+
+import ray
 
 from artgen.engines.ray_worker import Worker
 from artgen.records import Entry
@@ -68,3 +71,29 @@ class OtherModelWorker(Worker):
 
         self._orders = dataclasses.replace(self._orders, model="identity")
         super()._open()
+
+
+class _Waiting:
+    """Half a second an image until a second node takes part."""
+
+    def __init__(self, maker: Any, output: str) -> None:
+        self._maker, self._output = maker, output
+
+    def make(self, entry: Entry) -> Made:
+        if len(set(lines(self._output, "nodes"))) < 2:
+            time.sleep(0.5)
+        return self._maker.make(entry)
+
+
+class WaitingWorker(Worker):
+    """On one machine, where all nodes have one host name: writes its node's id in place of it."""
+
+    def _open(self) -> None:
+        node = ray.get_runtime_context().get_node_id()
+        socket.gethostname = lambda: node
+        with log_of(self._orders.publish.output, "nodes").open("a") as file:
+            file.write(f"{node}\n")
+        super()._open()
+
+    def _make_maker(self, job: Any, model: Any, threads: int) -> Any:
+        return _Waiting(super()._make_maker(job, model, threads), self._orders.publish.output)

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from artgen import cli
+
 FILE = Path(__file__).resolve().parents[2] / "cluster.yaml"
 
 
@@ -27,6 +29,15 @@ def test_the_check_can_fail(config: dict[str, Any], break_it: Any) -> None:
     break_it(config)
     with pytest.raises(Exception, match=r"max_worker|hed|head_node_type"):
         validate_config(prepare_config(config))
+
+
+def test_the_command_at_its_head_asks_for_gpus_that_its_nodes_have(config: dict[str, Any]) -> None:
+    text = FILE.read_text().replace("\\\n#", "")
+    (command,) = [line for line in text.splitlines() if "ray job submit" in line]
+    given = vars(cli.parser().parse_args(["restore", *command.partition("jobs/restore.py ")[2].split()]))
+    workers = [node["max_workers"] for name, node in config["available_node_types"].items() if name != "head"]
+    assert (given["engine"], given["device"]) == ("ray", "cuda")  # `auto` would take the CPUs: no GPU is up as yet
+    assert given["workers"] == f"1:{min(config['max_workers'], sum(workers))}"
 
 
 def test_nothing_but_ssh_is_open_and_no_key_is_in_it(config: dict[str, Any]) -> None:

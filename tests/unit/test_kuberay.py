@@ -12,6 +12,7 @@ import ray
 import yaml
 
 from artgen import cli
+from artgen.engines import ray_cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the RayJob, RayCluster and worker group specs of ray.io/v1 know, of what may stand here.
@@ -65,6 +66,21 @@ def test_the_command_is_one_of_ours(documents: dict[str, dict[str, Any]]) -> Non
     words = shlex.split(documents["RayJob"]["spec"]["entrypoint"])
     assert words[:3] == ["python", "-m", "artgen"]
     assert vars(cli.parser().parse_args(words[3:]))["engine"] == "ray"
+
+
+def test_an_actor_fits_a_worker_though_none_is_up_when_it_is_asked_for(
+    documents: dict[str, dict[str, Any]],
+) -> None:
+    words = shlex.split(documents["RayJob"]["spec"]["entrypoint"])
+    given = vars(cli.parser().parse_args(words[3:]))
+    head = {"Alive": True, "Resources": {"memory": 8e9}}
+    wanted = ray_cluster.pool(given["workers"], given["device"], [head], grows=True)
+    groups = documents["RayJob"]["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    (limits,) = [group["template"]["spec"]["containers"][0]["resources"]["limits"] for group in groups]
+    assert 1 <= wanted.cpus <= int(limits["cpu"])
+    assert 1 <= wanted.gpus <= int(limits["nvidia.com/gpu"])
+    assert wanted.least == 1
+    assert wanted.most == sum(group["maxReplicas"] for group in groups)
 
 
 def test_nobody_else_reaches_the_ports_and_no_key_is_in_it(documents: dict[str, dict[str, Any]]) -> None:

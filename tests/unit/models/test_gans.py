@@ -11,6 +11,7 @@ from artgen.models.gans.r3 import Block, sizes
 from artgen.models.gans.registry import build_discriminator, build_generator, names
 from artgen.models.gans.spec import GanFacts
 from artgen.models.gans.weights import painter_from, to_bytes
+from artgen.training.gan_recipe import load_gan_recipe
 
 SMALL = {"mlp": {"widths": [16, 32]}, "dcgan": {"base": 4}, "r3": {"base": 8, "most": 16, "group": 4}}
 
@@ -46,6 +47,16 @@ def test_without_a_stem_odd_sides_work_and_with_one_they_are_refused():
         build_generator(facts(height=29, width=43))
     assert sizes(28, 28, stem=True) == [(14, 14), (7, 7), (4, 4)]
     assert sizes(64, 48, stem=False) == [(64, 48), (32, 24), (16, 12), (8, 6), (4, 3)]
+
+
+def test_a_size_that_dcgan_cannot_halve_is_told_of_a_recipe_that_takes_it():
+    with pytest.raises(UsageError, match="divisible by 4, or the recipe r3"):
+        build_generator(facts("dcgan", 38, 100))
+    recipe = load_gan_recipe("r3")
+    given = facts(recipe.model, 38, 100, params=SMALL["r3"])
+    assert build_discriminator(given, {**recipe.discriminator, **SMALL["r3"]})(torch.rand(2, 1, 38, 100)).shape == (
+        2,
+    )
 
 
 def test_a_block_starts_as_the_identity_and_r3_has_no_normalisation():
