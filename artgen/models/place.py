@@ -10,6 +10,8 @@ from artgen.storage import uri
 RUN_WEIGHTS = "model.safetensors"
 """The file in a run folder of `artgen train`."""
 
+CODE = (".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".onnx")
+"""Endings of files that may hold code, or that nothing here reads; any other ending may be that of a run folder."""
 _ENDINGS = (".safetensors", ".pth")
 
 

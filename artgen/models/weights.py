@@ -34,14 +34,14 @@ def load(model: str, options: uri.Options | None = None) -> Restorer:
     if model in registry.names():
         return _load_named(model)
     suffix = place.suffix_of(model)
-    if suffix not in (".safetensors", ".pth", ""):
+    if suffix in place.CODE:
         raise UsageError(
             f"the model {uri.shown(model)!r} is a {suffix} file, which may hold code; give {_KINDS} "
             "(many tools convert: look for 'pth to safetensors')"
         )
     if not suffix and "/" not in model and not uri.exists(model):
         registry.build(model)  # raises: lists the known names
-    if not suffix:
+    if suffix not in (".safetensors", ".pth"):
         model = place.in_folder(model)
     return _loaded(place.read(model, "model", _KINDS, options), uri.shown(model), is_pth=suffix == ".pth")
 

@@ -39,7 +39,7 @@ def load_painter(model: str, options: uri.Options | None = None) -> Painter:
     if model in shipped_names():
         return painter_from(_shipped().joinpath(f"{model}.safetensors").read_bytes(), model)
     suffix = place.suffix_of(model)
-    if suffix in (".pth", ".pt", ".pkl", ".ckpt", ".bin"):
+    if suffix in (".pth", *place.CODE):
         raise UsageError(f"the model {uri.shown(model)!r} is a {suffix} file, which may hold code; give {_KINDS}")
     weights = model if suffix == ".safetensors" else place.in_folder(model)
     data = place.read(weights, "generator", f"{_KINDS}, {_named(model)}", options)

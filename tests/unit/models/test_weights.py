@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pathlib
+import shutil
 import uuid
 
 import fsspec
@@ -44,6 +45,13 @@ def test_file_run_folder_and_url_give_the_same_model(saved):
         assert restorer.sha256 == hashlib.sha256(data).hexdigest()
         assert torch.equal(restorer(x), module(x))
         assert not restorer.module.training
+
+
+@pytest.mark.parametrize("name", ["run-1.5", "2026.11.23", "photos.old"])
+def test_a_run_folder_may_have_a_dot_in_its_name(saved, tmp_path, name):
+    (tmp_path / name).mkdir()
+    shutil.copy(tmp_path / "model.safetensors", tmp_path / name)
+    assert load(str(tmp_path / name)).sha256 == load(str(tmp_path)).sha256
 
 
 @pytest.mark.parametrize(
