@@ -18,8 +18,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For pytest-xdist: one process for all Ray clusters, so that only one stands at a time; elsewhere one for each module."""
     for item in items:
-        place = item.path.relative_to(Path(__file__).parent)
-        item.add_marker(pytest.mark.xdist_group("ray" if place.parts[0] == "ray" else place.as_posix()))
+        on_ray = item.get_closest_marker("ray") is not None
+        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else item.path.as_posix()))
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ _PLACES = ("input", "output", "masks", "model", "data")
 _HERE_ONLY = ("address", "engine", "storage_options")
 _ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 _POLL_S = 2.0
+# How long a head that has just started is waited for.
+_AGENT_S = 60.0
 
 
 def submit(
@@ -42,7 +44,7 @@ def submit(
     client = _connect(config.address)
     package = os.path.dirname(os.path.abspath(artgen.__file__))
     try:
-        job = client.submit_job(entrypoint=entrypoint, runtime_env={"py_modules": [package]})
+        job = _submit(client, entrypoint, package)
     except (RuntimeError, ValueError, OSError) as error:
         raise RunError(f"the jobs server {config.address} did not take the job: {_line(error)}") from error
     hint = f"follow it: ray job logs --follow --address {config.address} {job}"
@@ -62,6 +64,18 @@ def submit(
     facts = {"job": job, "address": config.address, "status": status, "exit_code": code}
     console.result(facts, f"job {job} has ended: {status}, exit code {code}")
     return code
+
+
+def _submit(client: JobSubmissionClient, entrypoint: str, package: str) -> str:
+    """The id of the job. A head whose server already answers may still wait for its agent."""
+    end = time.monotonic() + _AGENT_S
+    while True:
+        try:
+            return client.submit_job(entrypoint=entrypoint, runtime_env={"py_modules": [package]})
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(1)
 
 
 def command_line(words: Sequence[str], config: Any) -> str:

@@ -17,32 +17,36 @@ from tests.runs import ARTGEN, artgen, environment, rows, run_json, shas, tree
 pytestmark = pytest.mark.slow
 
 
-def kill_at_random(command: list[str], seconds: float) -> bool:
-    """Starts the command in a session of its own, kills it after `seconds`; False if it had ended by then."""
+def kill_at_random(command: list[str], output: Path, rng: random.Random) -> bool:
+    """Starts the command in a session of its own and kills it within its start, or after up to three more units; False if
+    it had ended by then. By what is done and not by the clock, so that a busy machine makes no difference."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True
     )
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
-    return False
+    more = rng.randint(0, 3)
+    due = parts(output) + more
+    while process.poll() is None and parts(output) < due:
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 0.3 if more else 2.0))
+    if process.poll() is not None:
+        return False
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def parts(output: Path) -> int:
+    return len(list(output.glob("manifest/part-*.parquet")))
 
 
 def test_killed_runs_end_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
     source = pictures.write_folder(tmp_path / "in", pictures.files(24))
     flags = ["--unit-images", "2", "--to", "png", "--to", "parquet", "--to", "webdataset"]
     undisturbed, output = tmp_path / "undisturbed", tmp_path / "out"
-    started = time.monotonic()
     assert artgen("restore", source, undisturbed, *flags).returncode == 0
-    whole_s = time.monotonic() - started
     rng = random.Random(20261123)
-    kills = sum(
-        kill_at_random([*ARTGEN, "restore", str(source), str(output), *flags], rng.uniform(0.3, 1.1) * whole_s)
-        for _ in range(8)
-    )
+    command = [*ARTGEN, "restore", str(source), str(output), *flags]
+    kills = sum(kill_at_random(command, output, rng) for _ in range(8))
     assert kills >= 2
     last = artgen("restore", source, output, *flags)
     assert last.returncode == 0, last.stderr

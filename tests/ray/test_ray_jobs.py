@@ -59,12 +59,27 @@ def head() -> Iterator[Head]:
         _metrics_export_port=metrics, object_store_memory=ray_cluster.STORE_BYTES, log_to_driver=False,
     )  # fmt: skip
     os.environ["PATH"] = path
+    _wait_for_agent(f"http://{context.address_info['webui_url']}")
     yield Head(
         context.address_info["gcs_address"],
         f"http://{context.address_info['webui_url']}",
         f"http://127.0.0.1:{metrics}/metrics",
     )
     ray.shutdown()
+
+
+def _wait_for_agent(jobs: str) -> None:
+    """`ray job submit` gives up at once while the head's agent is still starting."""
+    client, end = JobSubmissionClient(jobs), time.monotonic() + 120
+    while True:
+        try:
+            client.submit_job(entrypoint="true")
+        except RuntimeError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 def outside() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -289,7 +290,10 @@ def changed_lines(run: Path) -> list[dict]:
     return [line["changed"] for line in lines if "changed" in line]
 
 
-def test_going_on_with_other_data_or_another_recipe_is_said_once(data, tmp_path, caplog):
+def test_going_on_with_other_data_or_another_recipe_is_said_once(data, tmp_path, caplog, monkeypatch):
+    # Ray sets logging up anew in a process that trains on it, which silences loggers that were there before.
+    monkeypatch.setattr(logging.getLogger("artgen.training.scribe"), "disabled", False)
+    caplog.set_level(logging.WARNING, "artgen.training.scribe")
     run = tmp_path / "run"
     train_restorer(data, str(run), recipe(steps=1))
     kept = json.loads((run / "data.json").read_text())
