@@ -18,9 +18,10 @@ setup: .venv/.done
 demo: setup
 	$(PYTHON) -m artgen demo
 
-# Two at a time: half of the suite's time is waiting for other processes (tests/conftest.py says what stays together).
+# Two at a time, for half of the suite's time is waiting for other processes; then, alone, what starts a Ray cluster.
 test: setup
-	$(PYTHON) -m pytest -n 2 --dist loadgroup
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not ray and not long"
+	$(PYTHON) -m pytest -m "ray and not long"
 
 long: setup
 	$(PYTHON) -m pytest -m long

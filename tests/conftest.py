@@ -15,13 +15,6 @@ settings.load_profile("artgen")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For pytest-xdist: one process for all Ray clusters, so that only one stands at a time; elsewhere one for each module."""
-    for item in items:
-        on_ray = item.get_closest_marker("ray") is not None
-        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else item.path.as_posix()))
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The project's data beside the checkout; a user has none, so tests that need it skip and say so."""
