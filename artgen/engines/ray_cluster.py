@@ -114,6 +114,15 @@ def device_of(name: str) -> str:
     return "cuda" if ray.cluster_resources().get("GPU") else "cpu"
 
 
+def check_device(device: str, *, found: bool) -> None:
+    """On a worker: the driver, which may have no GPU, believed `--device cuda`. found: a GPU, by torch. Raises RunError."""
+    if device == "cuda" and not found:
+        raise RunError(
+            f"--device cuda, but torch finds no GPU on {os.uname().nodename}: check its driver and that its torch is a CUDA "
+            "build, or use --device cpu"
+        )
+
+
 def pool(workers: str, device: str, nodes: list[dict[str, Any]], *, grows: bool = False) -> Pool:
     """Actors for `--workers` (`auto`: one for each GPU, or each CPU but SPARE_CPUS) on `nodes`, as ray.nodes() tells them.
 

@@ -173,12 +173,7 @@ def _work(settings: dict[str, Any]) -> None:
     _check_node(orders)
     context = ray.train.get_context()
     device = str(cast(torch.device, get_device()))
-    if orders.device == "cuda" and device == "cpu":
-        host = os.uname().nodename
-        raise RunError(
-            f"--device cuda, but torch finds no GPU on {host}: check its driver and that its torch is a CUDA build, or use "
-            "--device cpu"
-        )
+    ray_cluster.check_device(orders.device, found=device != "cpu")
     if device == "cpu":
         torch.set_num_threads(orders.threads)
     rank = Rank(

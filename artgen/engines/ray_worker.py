@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from artgen import __version__, errors
+from artgen.engines import ray_cluster
 from artgen.engines.ray_metrics import Busy, Meters
 from artgen.errors import ArtgenError, RunError
 from artgen.records import Outcome
@@ -91,11 +92,7 @@ class Worker:
                     f"{self._host} does not see {place}: on a cluster INPUT, OUTPUT and weights must lie where every "
                     "node sees them, as on s3:// or a shared file system"
                 )
-        if job.device == "cuda" and not torch.cuda.is_available():  # the driver, which may have none, believed it
-            raise RunError(
-                f"--device cuda, but torch finds no GPU on {self._host}: check its driver and that its torch is a CUDA build, "
-                "or use --device cpu"
-            )
+        ray_cluster.check_device(job.device, found=torch.cuda.is_available())
         torch.set_num_threads(job.torch_threads(orders.threads, orders.threads))
         model = job.load(orders.model)
         if model.sha256 != job.model_sha256:

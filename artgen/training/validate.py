@@ -16,6 +16,7 @@ from artgen.storage import atomic, uri
 from artgen.training.data import stable_seed
 from artgen.training.degrade import OPERATORS
 from artgen.training.dice import Dice
+from artgen.training.pictures import HELD_PX
 
 # Kind, strength, and whether on colour or grey pictures.
 TASKS = (
@@ -74,7 +75,7 @@ def _restore(restorer: Restorer, image: Tensor, mask: Tensor, dtype: torch.dtype
 
 
 def _centre(pixels: np.ndarray, multiple: int, *, grey: bool) -> Tensor:
-    height, width = (max(min(side, 192) // multiple * multiple, 1) for side in pixels.shape[:2])
+    height, width = (max(min(side, HELD_PX) // multiple * multiple, 1) for side in pixels.shape[:2])
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     crop = Image.fromarray(pixels[top : top + height, left : left + width])
     values = np.array(crop.convert("L" if grey else "RGB"))
