@@ -2,8 +2,8 @@
 
     python bench/quality.py [--model NAME|PATH] [--data FOLDER] [--images N] [--tasks WORD] [--no-peers] [--out FOLDER]
 
-Protocol: noise is float, not clipped before restoring ("published"), or rounded to 8 bits ("file"); the result is
-clipped, not rounded. Damage is a function of the task and the number of the picture. Pictures are restored whole.
+What `artgen evaluate restorer` measures with its published protocol, for the sets and strengths of the published tables, and
+the CPU time of the network beside FFDNet's layers.
 """
 
 from __future__ import annotations
@@ -18,17 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from artgen.metrics import classical
-from artgen.metrics.pairs import psnr, ssim
 from artgen.models.spec import Restorer
 from artgen.models.weights import load
-from artgen.training.data import stable_seed
-from artgen.training.degrade import OPERATORS
-from artgen.training.dice import Dice
+from artgen.work.evaluation import Evaluation, restored_whole
+from artgen.work.evaluation import Task as Damage
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "restore_test"
 
@@ -68,77 +64,24 @@ TASKS = (
 )
 
 
-def read(path: Path) -> Tensor:
-    """1 x C x H x W in [0, 1], C = 1 for grey files."""
-    with Image.open(path) as opened:
-        pixels = np.atleast_3d(np.array(opened if opened.mode == "L" else opened.convert("RGB")))
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float().div(255)
-
-
-@torch.inference_mode()
-def restore(restorer: Restorer, image: Tensor, mask: Tensor) -> Tensor:
-    """The whole picture at once, mirrored up to the model's multiple; grey through a colour model is averaged."""
-    height, width = image.shape[-2:]
-    multiple, channels = restorer.facts.multiple, restorer.facts.channels
-    pad = (0, -width % multiple, 0, -height % multiple)
-    given = F.pad(image.expand(-1, channels, -1, -1), pad, mode="reflect")
-    restored = restorer(given.contiguous(memory_format=torch.channels_last), F.pad(mask, pad, mode="reflect"))
-    restored = restored[..., :height, :width]
-    return (restored if image.shape[1] == channels else restored.mean(1, keepdim=True)).clamp(0, 1)
-
-
-def peers_of(
-    task: Task, image: np.ndarray, mask: np.ndarray, clean: np.ndarray
-) -> dict[str, Callable[[], np.ndarray]]:
-    if task.damage.startswith("noise"):
-        return {"nl-means": lambda: classical.non_local_means(image, task.strength)}
-    if task.damage in ("poisson", "speckle"):
-        return {"nl-means": lambda: classical.non_local_means(image, 255 * float(np.std(image - clean)))}
-    if task.damage in ("quantise", "resample"):
-        return {}
-    if task.damage == "salt-pepper":
-        return {
-            "best median": lambda: classical.best_median(image, clean),
-            "adaptive median": lambda: classical.adaptive_median(image, clean),
-            "detect+linear": lambda: classical.detect_and_interpolate(image, clean),
-        }
-    if task.damage == "jpeg":
-        return {"nl-means": lambda: classical.non_local_means(image, 60 / math.sqrt(task.strength))}
-    inpaint = {
-        "telea": lambda: classical.telea(image, mask),
-        "navier-stokes": lambda: classical.navier_stokes(image, mask),
-    }
-    if task.damage == "missing":
-        inpaint["cubic"] = lambda: classical.cubic_interpolation(image, mask)
-    return inpaint
-
-
-def as_numpy(x_1CHW: Tensor) -> np.ndarray:
-    return np.squeeze(x_1CHW[0].permute(1, 2, 0).double().numpy())
-
-
-def run_task(task: Task, restorer: Restorer, data: Path, images: int, peers: bool) -> tuple[dict, Tensor]:
-    """Mean scores of the input, the restorer and the peers, and a strip input | output | target of one picture."""
+def run_task(task: Task, evaluation: Evaluation, data: Path, images: int) -> tuple[dict, np.ndarray]:
+    """Mean scores of the input, the restorer and the peers, and a strip input | output | target of the first picture."""
     files = sorted((data / task.folder).glob("*.png")) or sorted((data / task.folder).iterdir())
-    files = files[: min(images, task.first or images)]
-    scores: dict[str, list[float]] = {}
-    strip = torch.empty(0)
-    for number, path in enumerate(files):
-        clean = read(path)
-        dice = Dice(stable_seed("quality", task.damage, str(task.strength), number))
-        image, mask = OPERATORS[task.damage](clean, task.strength, dice)
-        restored = restore(restorer, image, mask)
-        scores.setdefault("input", []).append(psnr(image, clean))
-        scores.setdefault("restored", []).append(psnr(restored, clean))
-        scores.setdefault("restored_ssim", []).append(ssim(restored, clean))
-        if peers:
-            for name, repair in peers_of(task, as_numpy(image), as_numpy(mask), as_numpy(clean)).items():
-                repaired = torch.from_numpy(np.atleast_3d(repair())).permute(2, 0, 1)[None]
-                scores.setdefault(name, []).append(psnr(repaired, clean))
-        if number == stable_seed("panel", task.damage, task.folder) % len(files):
-            strip = torch.cat([image, restored, clean], dim=3)
-    row = {"set": task.folder, "damage": task.damage, "strength": task.strength, "images": len(files)}
-    return {**row, **{k: round(sum(v) / len(v), 4) for k, v in scores.items()}, "published": task.published}, strip
+    pictures = ((path.name, read(path)) for path in files[: min(images, task.first or images)])
+    (scores,) = evaluation.run([Damage(task.damage, task.strength)], pictures)
+    row = {"set": task.folder, "damage": task.damage, "strength": task.strength, "images": scores.images}
+    for name, means in scores.means().items():
+        ours = name == evaluation.name
+        row["restored" if ours else name] = round(means["psnr"], 4)
+        if ours:
+            row["restored_ssim"] = round(means["ssim"], 4)
+    return {**row, "published": task.published}, np.concatenate(scores.panel, axis=1)
+
+
+def read(path: Path) -> np.ndarray:
+    """H x W x C uint8, C = 1 for grey files."""
+    with Image.open(path) as opened:
+        return np.atleast_3d(np.array(opened if opened.mode == "L" else opened.convert("RGB")))
 
 
 def ffdnet_shape(channels: int = 1, width: int = 64, depth: int = 15) -> nn.Module:
@@ -158,8 +101,8 @@ def seconds_per_megapixel(restorer: Restorer) -> dict[str, float]:
     impulses = torch.where(torch.rand_like(mask) < 0.1, 0.0, colour)
     grey_net, colour_net = ffdnet_shape(), ffdnet_shape(3, 96, 12)
     runs: dict[str, Callable[[], Tensor]] = {
-        "restorer": lambda: restore(restorer, colour, mask),
-        "restorer, some pixels 0": lambda: restore(restorer, impulses, mask),
+        "restorer": lambda: restored_whole(restorer, colour, mask),
+        "restorer, some pixels 0": lambda: restored_whole(restorer, impulses, mask),
         "ffdnet_shape grey": lambda: grey_net(colour[:, :1]),
         "ffdnet_shape colour": lambda: colour_net(colour),
     }
@@ -184,17 +127,19 @@ def main() -> None:
     arguments = parser.parse_args()
     restorer = load(arguments.model)
     restorer.module.to(memory_format=torch.channels_last)
+    evaluation = Evaluation(restorer, peers=not arguments.no_peers)
     rows = []
     for task in TASKS:
         if arguments.tasks not in f"{task.folder} {task.damage}":
             continue
-        row, strip = run_task(task, restorer, arguments.data, arguments.images, not arguments.no_peers)
+        row, strip = run_task(task, evaluation, arguments.data, arguments.images)
         rows.append(row)
         print(json.dumps(row), flush=True)
         if arguments.out:
             arguments.out.mkdir(parents=True, exist_ok=True)
-            pixels = strip[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).squeeze().numpy()
-            Image.fromarray(pixels).save(arguments.out / f"{task.folder}-{task.damage}-{task.strength:g}.png")
+            Image.fromarray(np.squeeze(strip)).save(
+                arguments.out / f"{task.folder}-{task.damage}-{task.strength:g}.png"
+            )
     cost = seconds_per_megapixel(restorer)
     print(json.dumps({"cpu_seconds_per_megapixel": cost}))
     if arguments.out:

@@ -102,6 +102,11 @@ class Evaluation:
         self.missing_peers: set[str] = set()
         self.gave_up: Counter[str] = Counter()
 
+    @property
+    def name(self) -> str:
+        """What the restorer's own scores are called."""
+        return self._restorer.facts.name
+
     def run(self, tasks: Iterable[Task], pictures: Iterable[tuple[str, np.ndarray]]) -> list[Scores]:
         """Scores by task over pictures (key, H x W x C uint8), of which one at a time is held. The damage of a picture follows
         from seed, task and key alone.
@@ -122,7 +127,7 @@ class Evaluation:
         restored = self._restored(damaged)
         scores.images += 1
         scores.add("input", damaged.image, clean)
-        scores.add(self._restorer.facts.name, restored, clean)
+        scores.add(self.name, restored, clean)
         for name, repair in self._peers_of(task, damaged, clean).items():
             self._add_peer(scores, name, repair, damaged, clean)
         if not scores.panel:
@@ -167,6 +172,11 @@ class Evaluation:
             }
         if task.damage.startswith("jpeg"):
             return {"nl-means": lambda image: classical.non_local_means(image, 60 / math.sqrt(task.strength))}
+        if task.damage in (
+            "poisson",
+            "speckle",
+        ):  # noise too, which nl-means is told the size of, as of sigma above
+            return {"nl-means": lambda image: classical.non_local_means(image, 255 * float(np.std(image - truth)))}
         return {}
 
     def _add_peer(self, scores: Scores, name: str, repair: Repair, damaged: Damaged, clean: Tensor) -> None:
