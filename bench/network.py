@@ -1,9 +1,10 @@
 """Recipes of the restorer at equal CPU time: what the choice of optimiser, loss, width or patch is worth.
 
-    python bench/network.py DATA [--minutes 10] [--variant "optimizer=adamw" --variant "optimizer=muon" ...]
+    python bench/network.py DATA [--minutes 10] [--variant "optimizer=adamw" --variant "optimizer=mup" ...]
 
 Trains each variant of the default recipe for so many minutes on one thread, one after the other, and prints the scores
-on pictures held out of DATA (PSNR in dB, the validation of `artgen train restorer`). A variant is KEY=VALUE pairs with spaces
+on pictures held out of DATA (PSNR in dB, the validation of `artgen train restorer`), last the share of hidden units that fire
+on none of them (artgen/training/firing.py). A variant is KEY=VALUE pairs with spaces
 between them, as of --set. Run it on an idle machine. What was tried, and what came out, is in the model card.
 """
 
@@ -32,9 +33,9 @@ def main() -> None:
     parser.add_argument("--variant", action="append", default=[])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    names = [f"{kind}-{strength:g}-{colours}" for kind, strength, colours in TASKS]
+    names = [*(f"{kind}-{strength:g}-{colours}" for kind, strength, colours in TASKS), "silent-units"]
     rows: dict[str, tuple[float | str, ...]] = {}
-    for variant in args.variant or ['optimizer="adamw"', 'optimizer="muon"']:
+    for variant in args.variant or ['optimizer="adamw"', 'optimizer="mup"']:
         changes = tomllib.loads("\n".join(variant.split()))
         recipe = load_recipe(
             "default", {"minutes": args.minutes, "steps": 10**9, "validate_steps": 10**9, **changes}

@@ -56,15 +56,16 @@ class Guard:
         self._shared = _anonymous_file()
         self._start()
 
-    def decode(self, data: bytes, admit: Admit | None = None) -> Picture:
-        """As `decode.decode`, and: raises ImageTimeout when it takes longer than timeout_s, without the time that `admit`
-        waits, DecoderCrashed when the process dies of it. Either way the next image finds a new process. RunError: no
-        process can start. `admit` is called at most once.
+    def decode(self, data: bytes, admit: Admit | None = None, within_s: float | None = None) -> Picture:
+        """As `decode.decode`, and: raises ImageTimeout when it takes longer than `within_s` (default timeout_s), without the
+        time that `admit` waits, DecoderCrashed when the process dies of it. Either way the next image finds a new process.
+        RunError: no process can start. `admit` is called at most once.
         """
         if self._child.poll() is not None:  # killed from outside between two images
             self._restart()
         self._await_ready()
-        deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+        limit_s = self._timeout_s if within_s is None else within_s
+        deadline = None if limit_s is None else time.monotonic() + limit_s
         try:
             self._send(data, deadline)
             answer = self._answer(deadline)
@@ -85,7 +86,7 @@ class Guard:
         except TimeoutError:
             self._restart()
             raise errors.ImageTimeout(
-                f"decoding {len(data)} bytes took longer than {self._timeout_s:g} s (raise --image-timeout to allow it)"
+                f"decoding {len(data)} bytes took longer than {limit_s:g} s (raise --image-timeout to allow it)"
             ) from None
         except (ConnectionError, EOFError):
             how = _how_it_died(self._stop(grace_s=5))

@@ -17,11 +17,11 @@ class GuardPool:
         for guard in self._all:
             self._idle.put(guard)
 
-    def decode(self, data: bytes, admit: Admit | None = None) -> Picture:
+    def decode(self, data: bytes, admit: Admit | None = None, within_s: float | None = None) -> Picture:
         """As `codecs.guard.Guard.decode`; waits while all guards are busy."""
         guard = self._idle.get()
         try:
-            return guard.decode(data, admit)
+            return guard.decode(data, admit, within_s)
         finally:
             self._idle.put(guard)
 

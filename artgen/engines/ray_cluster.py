@@ -57,7 +57,7 @@ def connect(address: str) -> None:
     if address.startswith(("http://", "https://")):
         raise UsageError(
             f"the Ray address {address!r} is that of the jobs server: submit with `ray job submit --address {address} "
-            "-- python jobs/restore.py ...`, or give the cluster's own address as --address HOST:6379"
+            "-- python jobs/COMMAND.py ...`, or give the cluster's own address as --address HOST:6379"
         )
     if address not in ("auto", "local"):
         _check_answers(address)

@@ -131,7 +131,10 @@ def exists(uri: str, options: Options | None = None) -> bool:
 
 
 def shown(uri: str) -> str:
-    """`uri` fit for a message: user names, passwords and signed query strings left out."""
+    """`uri` fit for a message: user names, passwords and signed query strings left out, also of `zip://a::https://...`."""
+    outer, chain, inner = uri.partition("::")
+    if chain and "://" in inner:
+        return f"{shown(outer)}::{shown(inner)}"
     if is_local(uri):
         return uri
     head, _, rest = uri.partition("://")

@@ -102,7 +102,7 @@ def train(
                 torch.manual_seed(stable_seed(recipe.seed, "step", state.step, rank))
                 rate = recipe.learning_rate * cosine(progress, state.step, recipe.warmup_steps) / 2**state.rollbacks
                 for group in state.optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group.get("share", 1.0)
                 # The forward pass of a batch norm changes its statistics, before anybody knows whether the step counts.
                 before = [buffer.clone() for buffer in state.network.buffers()]
                 part = accumulate(state.network, batch, recipe, forward=forward, autocast=autocast)

@@ -16,8 +16,7 @@ from artgen.config import worker_range
 from artgen.errors import UsageError
 from artgen.training.losses import LOSSES
 from artgen.training.mixtures import DEFAULT_WEIGHTS
-
-OPTIMIZERS = ("adamw", "muon")
+from artgen.training.optimizers import OPTIMIZERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +59,8 @@ class RestorerRecipe:
     with batch norm (dncnn) is the exception: it normalises over the crops that pass at once, those of a worker; it
     refuses micro_images.
     steps: length of the run and of its schedule; `minutes` > 0 ends it (and the schedule) earlier, by the clock.
-    optimizer: adamw, or muon for the convolutions (training/muon.py).
+    optimizer: adamw; mup, which is AdamW with lower rates for wider layers (training/optimizers.py); or muon for the
+    convolutions (training/muon.py).
     halflife_images: half-life of the running mean of the weights, at most 5 % of the images seen.
     grey_share: share of the crops trained as grey pictures (one channel of damage, three equal channels in).
     turns: turn and mirror the crops at random.

@@ -22,7 +22,7 @@ from artgen.models.weights import load
 from artgen.storage import atomic, uri
 from artgen.training.data import Crops
 from artgen.training.loop_restorer import Report, TrainState, running_statistics, train
-from artgen.training.muon import Muon
+from artgen.training.optimizers import make_optimizer
 from artgen.training.pictures import Pictures, centres, divide, list_sources, parts_of
 from artgen.training.rank import Rank, check_agreement, pick_device, pick_dtype
 from artgen.training.recipe import RestorerRecipe
@@ -130,7 +130,9 @@ def fresh(
         _begin_from(network, facts, recipe.start, start_options)
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     mean = copy.deepcopy(network).requires_grad_(False)
-    return TrainState(network, mean, make_optimizer(network, recipe)), facts
+    dtype = pick_dtype(recipe.precision, device)
+    optimizer = make_optimizer(recipe.optimizer, network, recipe.learning_rate, recipe.weight_decay, dtype)
+    return TrainState(network, mean, optimizer), facts
 
 
 def _check_crops(recipe: RestorerRecipe, facts: Facts, network: nn.Module) -> None:
@@ -161,15 +163,6 @@ def _begin_from(network: nn.Module, facts: Facts, start: str, options: uri.Optio
         raise UsageError(
             f"start {start!r} has other sizes than the recipe's model; set its params: {error}"
         ) from error
-
-
-def make_optimizer(network: nn.Module, recipe: RestorerRecipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser for the weights of `network`, which are on their device."""
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    if recipe.optimizer == "muon":
-        device = next(network.parameters()).device
-        return Muon(network, rate, decay, pick_dtype(recipe.precision, device))
-    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)
 
 
 def go_back(

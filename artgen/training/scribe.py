@@ -15,6 +15,7 @@ import torch
 from artgen.models.spec import Facts, Restorer
 from artgen.records import Source
 from artgen.storage import atomic, uri
+from artgen.training.firing import silent_share, watched
 from artgen.training.journal import Journal
 from artgen.training.loop_restorer import Report, TrainState, progress_of
 from artgen.training.pictures import digest_of, parts_of
@@ -26,6 +27,7 @@ MAY_CHANGE = {
     "checkpoint_minutes", "licence",
 }  # fmt: skip
 """Keys of a recipe that a run may go on with at other values without a word: how long, how fast, how closely watched."""
+MANY_SILENT = 0.3
 log = logging.getLogger(__name__)
 
 
@@ -82,9 +84,20 @@ class Scribe:
         return {}
 
     def _validate(self, name: str) -> dict[str, float]:
+        """Scores, and for a network of residual blocks the share of its hidden units that fire on none of these pictures."""
         panel = uri.join(self.run, "panels", f"{name}.png")
         restorer = Restorer(self.state.mean, self.facts, "")
-        return validate(restorer, self.held, panel, self.dtype, self.options)
+        with watched(self.state.mean) as highest:
+            scores = validate(restorer, self.held, panel, self.dtype, self.options)
+        if not highest:
+            return scores
+        silent = silent_share(highest)
+        if silent > MANY_SILENT:
+            log.warning(
+                "%.0f %% of the hidden units fire on none of the held-out pictures and learn nothing any more: begin anew with "
+                "a lower learning_rate, or go on from what scripts/revive.py makes of %s", 100 * silent, uri.shown(self.run),
+            )  # fmt: skip
+        return {**scores, "silent-units": silent}
 
 
 def facts_of_data(data: str | Sequence[str], sources: Sequence[Source]) -> dict[str, Any]:

@@ -146,7 +146,7 @@ class Restoration:
             height, width = picture.pixels.shape[:2]
             notes = list(picture.notes)
             clock.check("decoded")
-            picture, mask = self._mask(entry, picture, notes)
+            picture, mask = self._mask(entry, picture, notes, clock)
             options = replace(self._job.options, deadline=clock.deadline, stop=self._stop)
             try:
                 restored = restore(picture.pixels, mask, self._forward, options)
@@ -182,7 +182,9 @@ class Restoration:
         kind = "compositeWithTrainedAlgorithmicMedia" if drawn else "algorithmicallyEnhanced"
         return Mark(kind, f"artgen {self._forward.facts.name}", f"sha256:{self._job.model_sha256}")
 
-    def _mask(self, entry: Entry, picture: Picture, notes: list[str]) -> tuple[Picture, np.ndarray | None]:
+    def _mask(
+        self, entry: Entry, picture: Picture, notes: list[str], clock: Clock
+    ) -> tuple[Picture, np.ndarray | None]:
         """The mask (HxW bool, True = repair) of this image, from its file or its alpha."""
         if self._job.mask_from_alpha:
             if picture.alpha is None:
@@ -196,7 +198,10 @@ class Restoration:
         if entry.mask is None:
             return picture, None
         try:
-            drawn = self._guards.decode(self._reader.read(entry.mask, self._most_bytes))
+            mask_file = self._reader.read(entry.mask, self._most_bytes)
+            drawn = self._guards.decode(mask_file, within_s=clock.left_s())
+        except ImageTimeout as error:
+            raise ImageTimeout(f"its mask {entry.mask.key!r}: {clock.told('decoded')}") from error
         except ImageError as error:
             raise type(error)(f"its mask {entry.mask.key!r}: {error}") from error
         if drawn.pixels.shape[:2] != picture.pixels.shape[:2]:
@@ -230,8 +235,8 @@ class Clock:
 
     It runs from the moment that the image's header is read and the image let in, so none is to blame for a slow store, for
     a decoder process that still starts, or for its wait for others. A batch of tiles, an encoding and a signature cannot
-    be interrupted: one that is under way is finished first. Reading the header and decoding a mask are not interrupted by
-    this clock but by their own, of the same limit.
+    be interrupted: one that is under way is finished first. Reading the header is interrupted by a clock of its own, of the
+    same limit.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -241,6 +246,10 @@ class Clock:
 
     def start(self) -> None:
         self.deadline = time.monotonic() + self._limit_s if self._limit_s else None
+
+    def left_s(self) -> float | None:
+        """Seconds left, 0 when the time is over; None: no limit."""
+        return None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
 
     def check(self, step: str) -> None:
         """Raises ImageTimeout when the time is over. step: what the image is by now, "decoded"."""

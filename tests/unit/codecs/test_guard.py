@@ -96,6 +96,11 @@ def test_time_limit_ends_the_work_and_the_next_image_is_done(slow):
         assert np.array_equal(guard.decode(saved(photo(), "PNG")).pixels, photo())
 
 
+def test_one_picture_may_get_less_time(slow):
+    with Guard(MAX_PIXELS, 600) as guard, pytest.raises(ImageTimeout, match=r"longer than 0\.2 s"):
+        guard.decode(slow, within_s=0.2)
+
+
 def test_memory_is_asked_for_before_it_is_taken_and_the_wait_is_not_the_images_own():
     asked = []
     with Guard(MAX_PIXELS, 1.0) as guard:

@@ -81,6 +81,8 @@ def test_missing_package_names_the_extra():
 def test_messages_hide_credentials_in_a_url():
     assert uris.shown("https://me:pw@host/a.zip?sig=abc") == "https://host/a.zip"
     assert uris.shown("/a?b@c") == "/a?b@c"
+    assert uris.shown("zip://in/a.png::https://me:pw@host/a.zip?sig=abc") == "zip://in/a.png::https://host/a.zip"
+    assert uris.shown("/a::b@c") == "/a::b@c"
 
 
 def test_import_pulls_in_nothing_heavy():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from artgen.errors import RunError, StorageError, UsageError
 from artgen.models import registry
@@ -205,6 +205,25 @@ def test_a_run_that_goes_astray_again_and_again_ends_with_what_to_do(data, tmp_p
     settings = recipe(steps=1000, report_steps=1000, learning_rate=1e4, loss="l2", warmup_steps=1)
     with pytest.raises(RunError, match=r"for the 6\. time.*lower learning_rate \(10000\)"):
         train_restorer(data, str(tmp_path / "run"), settings)
+
+
+def test_a_network_that_is_mostly_dead_is_told(data, tmp_path, caplog):
+    run = tmp_path / "run"
+    train_restorer(data, str(run), recipe(steps=1))
+    restorer = load(str(run))
+    for name, weights in restorer.module.named_parameters():
+        if name.endswith("first.bias"):
+            torch.nn.init.constant_(weights, -100)
+    dead = tmp_path / "dead.safetensors"
+    save_file(restorer.module.state_dict(), dead, metadata={"artgen": restorer.facts.to_json()})
+    with caplog.at_level(logging.WARNING, logger="artgen.training.scribe"):
+        train_restorer(data, str(tmp_path / "next"), recipe(steps=1, start=str(dead)))
+    assert "100 % of the hidden units" in caplog.text
+    assert "scripts/revive.py" in caplog.text
+    lines = [json.loads(line) for line in (tmp_path / "next" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["silent-units"] == 1
+    healthy = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert healthy[-1]["silent-units"] < 0.3
 
 
 def test_a_run_may_begin_from_given_weights(data, tmp_path):

@@ -24,13 +24,15 @@ LIMIT_S = 4.0
 
 
 class SlowGuards:
-    """Decodes, and takes a second more for it."""
+    """Decodes, and takes a second more for it. limits: the time it was given for each."""
 
     def __init__(self, guards: GuardPool) -> None:
         self._guards = guards
+        self.limits: list[float | None] = []
 
-    def decode(self, data: bytes, admit: Admit | None = None) -> Picture:
-        picture = self._guards.decode(data, admit)
+    def decode(self, data: bytes, admit: Admit | None = None, within_s: float | None = None) -> Picture:
+        self.limits.append(within_s)
+        picture = self._guards.decode(data, admit, within_s)
         time.sleep(1.0)
         return picture
 
@@ -65,9 +67,21 @@ def test_decoding_and_restoring_share_one_limit(
         return true(pixels, None, forward, options)
 
     monkeypatch.setattr(restoration, "restore", note)
-    row = made(SlowGuards(guards), tmp_path, mask)
+    slow = SlowGuards(guards)
+    row = made(slow, tmp_path, mask)
     assert len(left) == 1, row.error_message
     assert left[0] < LIMIT_S - (2.0 if mask else 1.0)
+    if mask:
+        assert slow.limits[1] is not None
+        assert slow.limits[1] < LIMIT_S - 1.0
+
+
+def test_a_mask_gets_the_time_that_its_image_has_left(guards: GuardPool, tmp_path: Path) -> None:
+    row = made(SlowGuards(guards), tmp_path, mask=True, limit_s=0.9)
+    assert (row.error_type, row.error_message) == (
+        "ImageTimeout",
+        "not decoded within 0.9 s: raise --image-timeout",
+    )
 
 
 def test_what_is_late_is_not_encoded(guards: GuardPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
