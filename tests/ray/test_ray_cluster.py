@@ -18,16 +18,23 @@ import ray
 from ray.cluster_utils import Cluster
 
 from artgen.commands.restore import restore
+from artgen.commands.train import settings
 from artgen.config import RestoreConfig
 from artgen.console import Console
+from artgen.engines import ray_train
 from artgen.engines.ray_data import RayEngine
+from artgen.training.journal import read_log
+from artgen.training.run import train_restorer
+from artgen.training.state import last_step
 from tests import pictures
+from tests.ray import test_ray_train
 from tests.ray.faults import FaultyWorker, lines
 from tests.runs import ARTGEN, artgen, environment, rows, run_json, shas
 
 # Some ten seconds a test on an idle machine, minutes where Ray waits for cores that others use.
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 client_port = [0]
+TOY = test_ray_train.TOY
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -74,6 +81,36 @@ def test_a_node_goes_in_the_middle(cluster: Cluster, tmp_path: Path, monkeypatch
     clean = RestoreConfig(input=str(source), output=str(tmp_path / "local"))
     assert restore(clean, Console(quiet=True)) == 0
     assert shas(output) == shas(tmp_path / "local")
+
+
+def test_training_goes_on_when_a_node_goes(
+    cluster: Cluster, tmp_path: Path, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, run = pictures.write_folder(tmp_path / "in", pictures.files(9)), tmp_path / "run"
+    given = {"data": str(source), "recipe": str(toy), "device": "cpu", "set": ["steps=30"]}
+    node = cluster.add_node(num_cpus=1)
+    killed = []
+
+    def remove() -> None:
+        while last_step(run) < 4:
+            time.sleep(0.1)
+        killed.append(last_step(run))
+        cluster.remove_node(node, allow_graceful=False)
+
+    remover = threading.Thread(target=remove, daemon=True)
+    remover.start()
+    config, recipe = settings({**given, "folder": str(run), "workers": "1:4", "address": cluster.address})
+    ray_train.train(config, recipe, lambda _: None, Console())
+    assert 4 <= killed[0] < 30
+    assert "a worker was lost" in "".join(capsys.readouterr())
+    found = [(line["step"], line["loss"]) for line in read_log(str(run)) if "loss" in line]
+    assert {step for step, _ in found} == set(range(1, 31))
+    assert len(found) <= 30 + 1, "more than the step under way was lost with the node"
+    alone, recipe = settings({**given, "folder": str(tmp_path / "alone")})
+    train_restorer(alone.data, alone.folder, recipe, device="cpu")
+    expected = {line["step"]: line["loss"] for line in read_log(alone.folder) if "loss" in line}
+    for step, loss in found:
+        assert loss == pytest.approx(expected[step], rel=0.02), step
 
 
 def test_a_job_uses_the_cluster_it_runs_in(cluster: Cluster, tmp_path: Path) -> None:
