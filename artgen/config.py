@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 from artgen.errors import UsageError
 
 Sink = Literal["png", "parquet", "webdataset"]
+EXTENSIONS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "source": "source"}
+"""By --format how the names of outputs end; `source`: as their sources."""
 MOST_PIXELS = 10**12
 MOST_GRID = 256
 MOST_FRAMES = 10_000

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from contextlib import closing
 from importlib.resources import as_file, files
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from artgen.commands.damage import damage_one
@@ -70,8 +69,7 @@ def demo(output: str, console: Console) -> int:
 def _damage(originals: Path, output: str) -> None:
     from artgen.codecs.decode import decode
 
-    reader = archive.Reader()
-    with closing(Listing(str(originals), archive.scan(str(originals)))) as listed:
+    with Listing(str(originals), archive.scan(str(originals))) as listed, archive.Reader() as reader:
         for entry in listed.entries(".png"):
             data = reader.read(entry.source)
             strengths = DAMAGE.get(Path(entry.name).stem)
@@ -106,5 +104,5 @@ def _pixels(place: str) -> Tensor:
 def _table(scores: list[Score]) -> str:
     lines = ["", "PSNR against the originals, in dB:"]
     lines += [f"  {s.picture:<12} {s.damage:<41} {s.before:6.2f} -> {s.after:6.2f}" for s in scores]
-    gain = math.fsum(s.after - s.before for s in scores) / len(scores)
+    gain = fmean(s.after - s.before for s in scores)
     return "\n".join([*lines, f"  on average {gain:.2f} dB nearer"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from artgen.commands.carry import carry, open_engine
 from artgen.commands.places import check_output, clear_output, credentials_of, options_of_model, place
-from artgen.config import GenerateConfig
+from artgen.config import EXTENSIONS, GenerateConfig
 from artgen.console import Console
 from artgen.errors import ArtgenError, UsageError
 from artgen.records import Source
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 # Raised whenever the same seeds and settings give other bytes than the release before.
 PIPELINE = 2
-EXTENSIONS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 DEFAULT_SEEDS = "0-63"
 # A commit costs as much as some pictures: smaller units would be felt.
 LEAST_UNIT_IMAGES = 128

@@ -17,7 +17,7 @@ from artgen.commands.places import (
     options_of_model,
     place,
 )
-from artgen.config import RestoreConfig
+from artgen.config import EXTENSIONS, RestoreConfig
 from artgen.console import Console
 from artgen.errors import StorageError, UsageError
 from artgen.records import Skipped, Source
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 # Raised whenever the same input and settings give other bytes than the release before.
 PIPELINE = 4
-EXTENSIONS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "source": "source"}
 
 
 def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -> int:

@@ -23,6 +23,11 @@ def suffix_of(model: str) -> str:
     return PurePosixPath(uri.shown(model).rstrip("/")).suffix.lower()
 
 
+def is_file(model: str) -> bool:
+    """Whether the name is that of one file of weights, be it of a kind that is read here or not."""
+    return suffix_of(model) in (*_ENDINGS, *CODE)
+
+
 def in_folder(model: str) -> str:
     """The weights in the run folder `model`; what signs a URL stays behind its path."""
     if uri.is_local(model):

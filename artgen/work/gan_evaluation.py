@@ -18,14 +18,12 @@ from artgen.metrics.extractors import Extractor
 from artgen.metrics.sets import kernel_distance
 from artgen.models.gans import weights
 from artgen.models.gans.spec import Painter
-from artgen.models.place import suffix_of
+from artgen.models.place import is_file
 from artgen.records import Source
 from artgen.storage import archive, uri
 from artgen.training.gan_data import Shape, listed
 from artgen.training.gan_labels import classes_of
 from artgen.work.picture_set import Found, Seen, content_hash, drawn, first_shape, listing_hash, spread
-
-_FILES = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".bin")
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Fakes:
 
 def are_pictures(model: str, options: uri.Options | None) -> bool:
     """Whether MODEL is an INPUT of pictures that are there already, and no generator."""
-    if model in weights.shipped_names() or suffix_of(model) in _FILES:
+    if model in weights.shipped_names() or is_file(model):
         return False
     if any(sign in model for sign in "*?["):
         return True
