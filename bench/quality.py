@@ -130,7 +130,7 @@ def main() -> None:
     evaluation = Evaluation(restorer, peers=not arguments.no_peers)
     rows = []
     for task in TASKS:
-        if arguments.tasks not in f"{task.folder} {task.damage}":
+        if arguments.tasks not in f" {task.folder} {task.damage}":
             continue
         row, strip = run_task(task, evaluation, arguments.data, arguments.images)
         rows.append(row)
