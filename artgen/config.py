@@ -101,9 +101,9 @@ class RestoreConfig(RunConfig):
         _at_least("tile", self.tile, 32 if self.tile else 0)
         if self.overlap is not None:
             _at_least("overlap", self.overlap, 0)
-            if self.overlap * 2 > self.tile > 0:
+            if self.overlap * 4 > self.tile * 3 > 0:
                 raise UsageError(
-                    f"overlap {self.overlap} is more than half of tile {self.tile}: raise --tile or lower --overlap"
+                    f"overlap {self.overlap} is more than three quarters of tile {self.tile}: raise --tile or lower --overlap"
                 )
         _at_least("batch", self.batch, 0)
         check_limits(self.max_pixels, self.image_timeout)

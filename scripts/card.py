@@ -38,11 +38,12 @@ def with_scores(line: str, rows: dict[tuple[str, str, float], dict]) -> str:
     row = rows.get((found["set"], found["damage"], float(found["strength"]))) if found else None
     if row is None:
         return line
-    old_peers = line.split("|")[6].strip()
-    peers = ", ".join(f"{name} {score:.2f}" for name, score in row.items() if name not in NO_PEERS) or old_peers
+    peers = dict(peer.rsplit(" ", 1) for peer in line.split("|")[6].strip(" -").split(", ") if peer)
+    peers |= {name: f"{score:.2f}" for name, score in row.items() if name not in NO_PEERS}
+    told = ", ".join(f"{name} {score}" for name, score in peers.items()) or "-"
     cells = (
         f"{row['set']} ({row['images']})", f"{row['damage']} {row['strength']:g}", f"{row['input']:.2f}",
-        f"**{row['restored']:.2f}**", f"{row['restored_ssim']:.4f}", peers, row["published"] or "-",
+        f"**{row['restored']:.2f}**", f"{row['restored_ssim']:.4f}", told, row["published"] or "-",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

@@ -1,7 +1,7 @@
 """Makes a trained run the restorer that comes with the package: python scripts/ship.py RUN
 
 Takes RUN/model.safetensors (the running mean of the weights), halves its precision and adds what the header of shipped
-weights says. The model card, artgen/models/weights/default.md, is written by hand from bench/quality.py.
+weights says. The model card, artgen/models/weights/default.md, gets its scores from scripts/card.py.
 """
 
 import dataclasses

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from artgen.work.restoration import RestoreJob
 
 # Raised whenever the same input and settings give other bytes than the release before.
-PIPELINE = 4
+PIPELINE = 5
 
 
 def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -> int:

@@ -64,11 +64,14 @@ class RestoreUNet(nn.Module):
         """x in [0, 1] with 3 channels, mask 1 where a pixel is missing; returns the picture, not clamped."""
         # Shifted sums are slow on channels-last views.
         known_BCHW = (x_BCHW * (1 - mask_B1HW)).contiguous()
-        suspect_BCHW = torch.maximum(impulses(known_BCHW, mask_B1HW), mask_B1HW)
-        # What may be an impulse counts for a thousandth: where nothing else is near it stays what it is.
-        guess_BCHW = fill_where_needed(known_BCHW, suspect_BCHW * (0.999 + 0.001 * mask_B1HW))
-        filled_BCHW = known_BCHW + mask_B1HW * guess_BCHW
-        shown = torch.cat([filled_BCHW, mask_B1HW, guess_BCHW, suspect_BCHW], dim=1)
+        lost_BCHW = mask_B1HW.expand_as(known_BCHW).contiguous()
+        found_BCHW = impulses(known_BCHW, mask_B1HW)
+        # What is lost is filled from all that is known: black that only may be an impulse is most often black.
+        filled_BCHW = fill_where_needed(known_BCHW, lost_BCHW, lost_BCHW, known_BCHW)
+        # In the guess, what may be an impulse counts for a thousandth: where nothing else is near it stays what it is.
+        suspect_BCHW = torch.maximum(0.999 * found_BCHW, lost_BCHW)
+        guess_BCHW = fill_where_needed(known_BCHW, suspect_BCHW, found_BCHW, filled_BCHW)
+        shown = torch.cat([filled_BCHW, mask_B1HW, guess_BCHW, torch.maximum(found_BCHW, mask_B1HW)], dim=1)
         hidden = self.head(F.pixel_unshuffle(shown, 2))
         skips = []
         for encode, down in zip(self.encode, self.down, strict=True):
@@ -88,20 +91,21 @@ def impulses(x_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
     """
     known_B1HW = mask_B1HW < 1
     ends = torch.cat([(x_BCHW == 0) & known_B1HW, (x_BCHW == 1) & known_B1HW], dim=1).to(x_BCHW.dtype)
-    alike = box_sum(ends, 5) / box_sum(torch.ones_like(ends[:1, :1]), 5)
+    alike = box_sum(ends, 5) / box_sum(known_B1HW.to(x_BCHW.dtype), 5).clamp(min=1)
     alone_black, alone_white = (ends * (alike < 0.7)).chunk(2, dim=1)
     return alone_black + alone_white
 
 
-def fill_where_needed(x_BCHW: Tensor, mask_BCHW: Tensor) -> Tensor:
-    """`fill_missing` of the pictures whose mask is not all 0: the others it would not change, for a fifth of the whole time.
+def fill_where_needed(x_BCHW: Tensor, mask_BCHW: Tensor, needed_BCHW: Tensor, otherwise_BCHW: Tensor) -> Tensor:
+    """`fill_missing` of the pictures where `needed` is not all 0, the others as they are in `otherwise`: filling takes a fifth
+    of the whole time.
 
     How many they are differs from batch to batch: what is compiled, for one shape, fills all.
     """
-    needy_B = mask_BCHW.flatten(1).any(1)
+    needy_B = needed_BCHW.flatten(1).any(1)
     if torch.compiler.is_compiling() or needy_B.all():
         return fill_missing(x_BCHW, mask_BCHW)
-    y_BCHW = x_BCHW.clone()
+    y_BCHW = otherwise_BCHW.clone()
     if needy_B.any():
         y_BCHW[needy_B] = fill_missing(x_BCHW[needy_B], mask_BCHW[needy_B])
     return y_BCHW

@@ -242,7 +242,7 @@ def test_other_input_than_pictures_is_refused(pixels: np.ndarray, mask: np.ndarr
     [
         ({"tile": 8}, {"min_size": 9, "multiple": 8}, False, "--tile 8: test needs at least 16"),
         ({"overlap": -1}, {}, False, "--overlap -1"),
-        ({"overlap": 60, "tile": 100}, {}, False, "at most half of --tile 100"),
+        ({"overlap": 90, "tile": 100}, {}, False, "at most 75 with --tile 100"),
         ({"strength": 1.5}, {}, False, "--strength 1.5"),
         ({}, {}, True, "test takes none"),
         ({"keep_unmasked": True}, {"takes_mask": True}, False, "--keep-unmasked needs masks"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib import resources
 
 import numpy as np
@@ -46,10 +47,12 @@ def score(pixels: np.ndarray, clean: np.ndarray) -> float:
 
 def test_the_file_is_small_and_has_its_card():
     folder = resources.files("artgen.models").joinpath("weights")
-    assert len(folder.joinpath("default.safetensors").read_bytes()) < 10 * 1024**2
+    data = folder.joinpath("default.safetensors").read_bytes()
+    assert len(data) < 10 * 1024**2
     card = folder.joinpath("default.md").read_text("utf-8")
     for word in ("CBSD432", "wallpapers48", "CC-BY-SA", "research", "CBSD68"):
         assert word in card
+    assert f"sha256 `{hashlib.sha256(data).hexdigest()}`" in card
 
 
 @pytest.mark.parametrize(("kind", "strength", "gain_db"), CASES)

@@ -58,8 +58,9 @@ def test_only_what_lost_something_is_filled_and_to_the_same_bits() -> None:
     x, thrown = torch.rand(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     mask = (thrown < 0.5).float()
     mask[1] = mask[3] = 0
-    some = fill_where_needed(x * (1 - mask), mask)
-    assert torch.equal(some, fill_missing(x * (1 - mask), mask))
+    known = x * (1 - mask)
+    some = fill_where_needed(known, mask, mask, known)
+    assert torch.equal(some, fill_missing(known, mask))
     assert torch.equal(some[1], x[1])
 
 
@@ -107,3 +108,26 @@ def test_wide_holes_are_filled_from_their_edges_and_grey_beyond():
     filled = fill_missing(x * (1 - mask), mask)
     assert (filled[..., 64:72, 64:72] - 0.8).abs().max() < 0.01
     assert filled[..., 128, 128] == pytest.approx(torch.tensor([[0.5, 0.5, 0.5]]))
+
+
+@torch.inference_mode()
+def test_black_beside_a_mask_is_no_impulse_and_fills_what_is_lost() -> None:
+    """A black area with 80 % of its pixels missing: all that is known there is alike, and it is what the holes are filled with."""
+    x = torch.full((1, 3, 64, 64), 0.6)
+    x[..., 20:44] = 0
+    mask = (torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) < 0.8).float()
+    assert impulses(x * (1 - mask), mask)[..., 24:40].sum() == 0
+    # The network says nothing yet (its last convolution is zero): what comes out is the filling.
+    assert net()(x, mask)[..., 24:40].abs().max() < 0.02
+
+
+@torch.inference_mode()
+def test_a_single_black_pixel_counts_in_what_is_lost_beside_it() -> None:
+    x = torch.full((1, 3, 32, 32), 0.5)
+    x[..., 16, 16] = 0
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 16, 17] = 1
+    assert impulses(x * (1 - mask), mask)[..., 16, 16].all()
+    beside = net()(x, mask)[0, :, 16, 17]
+    without = net()(torch.full_like(x, 0.5), mask)[0, :, 16, 17]
+    assert (beside < without - 0.02).all()
