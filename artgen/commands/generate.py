@@ -47,7 +47,7 @@ def generate(config: GenerateConfig, console: Console, *, dry_run: bool = False)
             return 0
         check_output(config)
         with only_driver(config.output, console.say, config.storage_options):
-            clear_output(config, settings)
+            clear_output(config, {**settings, "seeds": config.seeds})
             plan = plans.prepare(listed, config.output, settings, unit_images=size, options=config.storage_options)
             if config.grid and len(seeds):
                 extras.write_grid(config, seeds, painter, job)

@@ -85,23 +85,23 @@ def check_output(config: RunConfig) -> None:
     atomic.check_writable(uri.join(config.output, "_artgen"), options)
 
 
-def clear_output(config: RunConfig, settings: dict[str, Any]) -> None:
+def clear_output(config: RunConfig, asked: dict[str, Any]) -> None:
     """Removes what killed processes left; on --overwrite all that artgen made, unless the same command has done so already
-    and was interrupted after it.
+    and was interrupted after it. asked: what makes a command another: its settings and what it is to work on.
 
     Rows go first: a crash in between leaves pictures without rows, which are planned again.
     """
     options = config.storage_options
     atomic.sweep(config.output, options)
     begun = uri.join(config.output, "_artgen", OVERWRITING)
-    if config.overwrite and uri.read_or_none(begun, options) != _digest(settings):
+    if config.overwrite and uri.read_or_none(begun, options) != _digest(asked):
         made = ("images", "parquet", "shards", "grid.png", "interpolation", "report.html")
         for name in ("_artgen/current.json", "manifest", *made):
             uri.remove(uri.join(config.output, *name.split("/")), options)
         for name in uri.names(uri.join(config.output, "_artgen"), options):
             if not name.startswith(LOCK):
                 uri.remove(uri.join(config.output, "_artgen", name), options)
-        atomic.write(begun, _digest(settings), options)
+        atomic.write(begun, _digest(asked), options)
 
 
 def end_overwriting(output: str, options: dict[str, Any] | None) -> None:
@@ -109,5 +109,5 @@ def end_overwriting(output: str, options: dict[str, Any] | None) -> None:
     uri.remove(uri.join(output, "_artgen", OVERWRITING), options)
 
 
-def _digest(settings: dict[str, Any]) -> bytes:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest().encode()
+def _digest(asked: dict[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest().encode()

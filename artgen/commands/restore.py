@@ -51,7 +51,7 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
                 return 0
             check_output(config)
             with only_driver(config.output, console.say, config.storage_options):
-                clear_output(config, settings)
+                clear_output(config, {**settings, "input": place(config.input)})
                 keep_indexes(indexes, config)
                 plan = plans.prepare(
                     listed, config.output, settings, unit_images=config.unit_images,

@@ -8,8 +8,14 @@ import platform
 
 
 def this_host() -> str:
-    """This machine, as names of temporary files and leases tell it."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    """This machine, as names of temporary files and leases tell it; a container that numbers its processes by itself is
+    one of its own, whatever name it was given.
+    """
+    try:
+        processes = os.readlink("/proc/self/ns/pid")
+    except OSError:  # no Linux
+        processes = ""
+    return hashlib.sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:8]
 
 
 def is_gone(host: str, pid: int) -> bool:

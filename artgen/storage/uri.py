@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from glob import has_magic
 from typing import TYPE_CHECKING, Any
 
 from artgen.errors import ArtgenError, StorageError, UsageError
@@ -231,7 +232,12 @@ def remove(uri: str, options: Options | None = None) -> None:
     """Removes a file or a folder with all that is in it; what does not exist is removed already. Raises StorageError."""
     fs, path = filesystem(uri, options)
     try:
-        fs.rm(path, recursive=True)
+        if is_local(uri) or not has_magic(path):
+            fs.rm(path, recursive=True)
+            return
+        # fsspec takes names for patterns: `a [1].png` would remove `a 1.png`, and stay.
+        for found in fs.find(path):
+            fs.rm_file(found)
     except FileNotFoundError:
         return
     except Exception as error:

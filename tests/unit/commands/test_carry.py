@@ -56,3 +56,15 @@ def test_an_interrupted_overwrite_goes_on_and_a_finished_one_starts_anew(tmp_pat
     assert artgen_here(*command, "--strength", "0.5").returncode == 0
     assert (output / "images" / "a.png").stat().st_mtime_ns != done.st_mtime_ns, "a finished run is made anew"
     assert [found["key"] for found in rows(output)] == ["a.png", "b.png"]
+
+
+def test_an_interrupted_overwrite_of_another_input_starts_anew(tmp_path: Path) -> None:
+    broken = {"z.png": b"\x89PNG\r\n\x1a\nno more"}
+    first = pictures.write_folder(tmp_path / "first", {"a.png": pictures.png(pictures.picture(1)), **broken})
+    second = pictures.write_folder(tmp_path / "second", {"b.png": pictures.png(pictures.picture(2)), **broken})
+    flags = (*IDENTITY, "--overwrite", "--on-error", "stop")
+    assert artgen_here("restore", first, tmp_path / "out", *flags).returncode == 1
+    assert (tmp_path / "out" / "images" / "a.png").exists()
+    assert artgen_here("restore", second, tmp_path / "out", *flags).returncode == 1
+    assert not (tmp_path / "out" / "images" / "a.png").exists()
+    assert {found["key"] for found in rows(tmp_path / "out")} <= {"b.png", "z.png"}

@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from artgen.errors import UsageError
+from artgen.storage import atomic
 from artgen.storage import uri as uris
 
 
@@ -93,3 +95,17 @@ def test_import_pulls_in_nothing_heavy():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+@pytest.mark.parametrize("store", ["memory://removal", "local"])
+def test_what_is_removed_is_taken_by_its_name_not_as_a_pattern(tmp_path: Path, store: str) -> None:
+    folder = str(tmp_path) if store == "local" else store
+    for name in ("photo [1].png", "photo 1.png", "scans[1]/a.png", "scans1/a.png"):
+        atomic.write(uris.join(folder, *name.split("/")), b"x")
+    uris.remove(uris.join(folder, "photo [1].png"))
+    uris.remove(uris.join(folder, "scans[1]"))
+    uris.remove(uris.join(folder, "no [such].png"))
+    assert uris.read_or_none(uris.join(folder, "photo [1].png")) is None
+    assert uris.read_or_none(uris.join(folder, "scans[1]", "a.png")) is None
+    assert uris.read_or_none(uris.join(folder, "photo 1.png")) == b"x"
+    assert uris.read_or_none(uris.join(folder, "scans1", "a.png")) == b"x"
