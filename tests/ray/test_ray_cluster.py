@@ -83,6 +83,8 @@ def test_a_node_goes_in_the_middle(cluster: Cluster, tmp_path: Path, monkeypatch
     assert shas(output) == shas(tmp_path / "local")
 
 
+@pytest.mark.slow
+@pytest.mark.long  # Ray waits a minute for the fourth worker before it begins with three
 def test_training_goes_on_when_a_node_goes(
     cluster: Cluster, tmp_path: Path, toy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
