@@ -30,7 +30,7 @@ def scan(
     max_bytes: int = MAX_BYTES,
     exclude: str = "",
 ) -> Iterator[Source | Skipped]:
-    """Streams every image of INPUT (DESIGN.md section 1) and what is not one, in an order that is always
+    """Streams every image of INPUT and what is not one, in an order that is always
     the same. Archives are indexed, not read; a container or member that cannot be read is a Source with
     `problem` set. Memory does not grow with the listing, except with one folder (of local storage) or
     the directory of one zip.

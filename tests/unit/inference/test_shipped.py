@@ -1,4 +1,4 @@
-"""Every shipped model: tiles must not show (DESIGN.md section 5: within 1/255 at the default overlap)."""
+"""Every shipped model: tiles must not show: within 1/255 at the default overlap."""
 
 from __future__ import annotations
 
