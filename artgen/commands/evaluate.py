@@ -60,8 +60,6 @@ def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
         console.say(f"left out {key!r}: {reason}")
     if not results[0].images:
         raise UsageError(f"DATA {uri.shown(data)} holds no picture that can be scored ({len(unusable)} left out)")
-    for scores in results:
-        console.say(_line(scores))
     facts = {
         "model": restorer.facts.name, "model_sha256": restorer.sha256, "data": uri.shown(data), "protocol": protocol,
         "pictures": results[0].images, "failed": len(unusable), "seed": args.get("seed", 0), "device": device,

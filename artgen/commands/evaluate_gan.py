@@ -64,6 +64,7 @@ class Settings:
 
     @property
     def kind(self) -> str:
+        """Which extractor is used; --classifier alone asks for it."""
         return self.extractor or ("classifier" if self.classifier is not None else "random")
 
 
@@ -135,7 +136,8 @@ def _extractor(settings: Settings, reals: Reals, cache: Cache, device: str) -> E
         return extractors.of_file(settings.kind, device)
     if settings.classifier is None:
         return extractors.of_classifier(cache.classifier(reals, device), device)
-    facts = (given := _given_classifier(settings.classifier)).facts
+    options = uri.options_for(settings.classifier, settings.storage_options, (settings.data, settings.out or ""))
+    facts = (given := _given_classifier(settings.classifier, options)).facts
     if (facts.height, facts.width, facts.channels) != reals.found.shape:
         raise UsageError(
             f"the classifier {settings.classifier!r} takes pictures of {facts.width}x{facts.height} with {facts.channels} "
@@ -144,10 +146,10 @@ def _extractor(settings: Settings, reals: Reals, cache: Cache, device: str) -> E
     return extractors.of_classifier(given, device)
 
 
-def _given_classifier(path: str) -> Classifier:
+def _given_classifier(path: str, options: uri.Options | None) -> Classifier:
     from artgen.metrics.classifier import from_bytes
 
-    data = uri.read_or_none(path)
+    data = uri.read_or_none(path, options)
     if data is None:
         raise UsageError(
             f"there is no classifier at {path!r}; leave --classifier out to train one on DATA's classes"

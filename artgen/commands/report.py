@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -35,6 +36,7 @@ def report(
 
 
 def write_report(output: str, options: dict[str, Any] | None, *, sample: int | None = None) -> str:
+    """The page of a restoration or of generated pictures, as run.json says; returns its URI. Raises StorageError."""
     from artgen.report import generated, page
 
     shown = {} if sample is None else {"sample": sample}
@@ -44,19 +46,32 @@ def write_report(output: str, options: dict[str, Any] | None, *, sample: int | N
         data = config.get("data")
         training = None if data is None else lambda: _training(data, options)
         return generated.write(output, seed=config.get("seed", 0), training=training, options=options, **shown)
-    return page.write(output, sources=lambda keys: _sources(output, keys, options), options=options, **shown)
+    # No file of an image that --max-pixels allows is larger: 16 bits of red, green, blue and alpha.
+    most_bytes = max(archive.MAX_BYTES, 8 * page.max_pixels_of(run))
+    return page.write(
+        output, sources=lambda units: _sources(output, units, most_bytes, options), options=options, **shown
+    )
 
 
-def _sources(output: str, keys: Iterable[str], options: dict[str, Any] | None) -> dict[str, Callable[[], bytes]]:
-    """Readers of the source bytes of some keys, by the plans that are still in OUTPUT."""
-    wanted = set(keys)
+def _sources(
+    output: str, units: Mapping[str, str], most_bytes: int, options: dict[str, Any] | None
+) -> dict[str, Callable[[], bytes]]:
+    """Readers of the source bytes of some keys. `units`: by key the unit of its row, which names the plan and the place in
+    it: of a billion images only the entries of these units are read.
+    """
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for key, unit in units.items():
+        wanted[unit].add(key)
     reader = Reader(options, uri.join(output, "_artgen", "index"))
     found: dict[str, Callable[[], bytes]] = {}
-    latest = plans.current(output, options)
-    for plan in sorted(plans.all_plans(output, options), key=lambda plan: plan == latest):  # its places hold today
-        for entry in plans.PlanReader(plan.folder, options).entries(plan):
-            if entry.source.key in wanted:
-                found[entry.source.key] = lambda source=entry.source: reader.read(source)
+    for plan in plans.all_plans(output, options):
+        entries = plans.PlanReader(plan.folder, options)
+        for unit, keys in sorted(wanted.items()):
+            if (ref := plan.ref_of(unit)) is None:
+                continue
+            for entry in entries.load(ref).entries:
+                if entry.source.key in keys:
+                    found[entry.source.key] = lambda source=entry.source: reader.read(source, most_bytes)
     return found
 
 

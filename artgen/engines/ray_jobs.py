@@ -81,6 +81,7 @@ def _submit(client: JobSubmissionClient, entrypoint: str, package: str) -> str:
 def command_line(words: Sequence[str], config: Any) -> str:
     """The shell command that gives the same `config` on the cluster. Fields without a default are positional, OUTPUT last.
 
+    Local paths become absolute, as of a file system that the machines share: no picture, model or private key is uploaded.
     Raises UsageError for secrets: the command is shown on the dashboard to whoever reaches it.
     """
     if config.storage_options:
@@ -108,8 +109,12 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     text = str(value)
-    if name not in _PLACES:
-        return text
+    if name == "c2pa":
+        return ",".join(_place(name, part) for part in text.split(",") if part)
+    return _place(name, text) if name in _PLACES else text
+
+
+def _place(name: str, text: str) -> str:
     if not uri.is_local(text):
         if uri.shown(text) != text:
             raise UsageError(

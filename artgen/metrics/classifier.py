@@ -85,6 +85,7 @@ class Classifier:
         return (features_NF.to(last.weight) @ last.weight.T + last.bias).argmax(1).cpu()
 
     def to_bytes(self) -> bytes:
+        """A safetensors file, which `from_bytes` reads."""
         tensors = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
         return save_tensors(tensors, {_HEADER: json.dumps(asdict(self.facts), sort_keys=True)})
 

@@ -68,6 +68,7 @@ def random(channels: int) -> Extractor:
 
 
 def of_classifier(classifier: Classifier, device: str = "cpu") -> Extractor:
+    """Its features before the last layer; moves its network to `device`."""
     facts = classifier.facts
     classifier.network.to(device)
     return Extractor(

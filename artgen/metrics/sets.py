@@ -25,6 +25,7 @@ class Statistics(NamedTuple):
 
     @property
     def mean(self) -> Tensor:
+        """Of one picture at least: F."""
         return self.total_F / self.images
 
     @property
@@ -35,6 +36,7 @@ class Statistics(NamedTuple):
 
 
 def statistics(features_NF: Tensor) -> Statistics:
+    """Of one shard, whatever the type of its features."""
     features = features_NF.double()
     return Statistics(len(features), features.sum(0), features.T @ features)
 

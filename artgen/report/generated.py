@@ -96,6 +96,7 @@ def render(
 
 
 def headline(summary: Summary) -> str:
+    """How many there are, in one sentence."""
     if not summary.images:
         return "There was nothing to generate."
     return "One picture generated." if summary.images == 1 else f"{text.count(summary.images)} pictures generated."

@@ -20,12 +20,14 @@ class Histogram:
         self.counts = np.zeros(_BINS, np.int64)
 
     def add(self, values: np.ndarray) -> None:
+        """values: of any shape; what lies outside of 0-255 counts in the first or the last bin."""
         finite = values[np.isfinite(values)]
         bins = np.clip(np.floor(finite / _STEP + 1e-6), 0, _BINS - 1).astype(np.int64)
         self.counts += np.bincount(bins, minlength=_BINS)
 
     @property
     def total(self) -> int:
+        """How many values were counted."""
         return int(self.counts.sum())
 
     def quantile(self, share: float) -> float | None:

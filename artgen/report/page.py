@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
 from typing import Any
 
-from artgen.codecs.decode import Picture, decode
+from artgen.codecs.decode import MAX_PIXELS, Picture, decode
 from artgen.config import RestoreConfig
 from artgen.errors import ArtgenError
 from artgen.report import text
@@ -26,7 +26,8 @@ _MAX_PICTURE_BYTES = 700_000
 
 _NOT_FLAGS = ("input", "output", "overwrite", "retry_failed", "storage_options")
 
-Sources = Callable[[Iterable[str]], Mapping[str, Callable[[], bytes]]]
+Sources = Callable[[Mapping[str, str]], Mapping[str, Callable[[], bytes]]]
+"""Readers of source bytes by key, for keys and the units that their rows are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +49,14 @@ def write(
 ) -> str:
     """Makes OUTPUT/report.html from the manifest, run.json and at most `sample` pictures; returns its URI.
 
-    `sources` takes the keys of the pictures to be shown and returns readers of their source bytes, for those it
-    still has; a picture without one is shown as restored only. The page is the same for the same OUTPUT and
-    `seed`. Memory is flat in the number of images. Raises StorageError when OUTPUT cannot be read or written.
+    `sources` takes the keys (and units) of the pictures to be shown and returns readers of their source bytes, for those
+    it still has; a picture without one is shown as restored only. Nothing is decoded beyond the run's --max-pixels. The
+    page is the same for the same OUTPUT and `seed`. Memory is flat in the number of images. Raises StorageError when
+    OUTPUT cannot be read or written.
     """
     summary = summarise(output_uri, sample=sample, seed=seed, options=options)
-    cards = _cards(output_uri, summary.groups, sources, options)
     run = run_of(output_uri, options)
+    cards = _cards(output_uri, summary.groups, sources, run, options)
     page_uri = uri.join(output_uri, NAME)
     atomic.write(page_uri, render(summary, cards, run, output_uri).encode(), options)
     return page_uri
@@ -108,6 +110,7 @@ def resource(name: str) -> str:
 
 
 def headline(summary: Summary) -> str:
+    """How the run went, in one sentence."""
     restored, failed = summary.restored, summary.failed
     if not summary.images:
         return "There was nothing to restore."
@@ -248,34 +251,48 @@ def run_of(output_uri: str, options: Mapping[str, Any] | None) -> dict[str, Any]
     return run if isinstance(run, dict) else {}
 
 
+def max_pixels_of(run: dict[str, Any]) -> int:
+    """Of a source: what --max-pixels was in the last run."""
+    return (run.get("config") or {}).get("max_pixels") or MAX_PIXELS
+
+
 def _cards(
-    output_uri: str, groups: tuple[Group, ...], sources: Sources | None, options: Mapping[str, Any] | None
-) -> list[tuple[Group, list[Card]]]:
+    output_uri: str, groups: tuple[Group, ...], sources: Sources | None, run: dict[str, Any],
+    options: Mapping[str, Any] | None,
+) -> list[tuple[Group, list[Card]]]:  # fmt: skip
     rows = [row for group in groups for row in group.rows]
     readers: Mapping[str, Callable[[], bytes]] = {}
     gone = "The source is no longer at hand"
     if rows and sources is not None:
         try:
-            readers = sources([row["key"] for row in rows])
+            readers = sources({row["key"]: row["unit"] for row in rows})
         except (ArtgenError, OSError) as error:
             gone = f"The sources cannot be read ({error})"
     max_bytes = min(_MAX_PICTURE_BYTES, PICTURES_BYTES // max(1, len(rows)))
+    max_pixels, scale = max_pixels_of(run), _scale_of(run)
 
     def card(row: dict[str, Any]) -> Card:
         try:
-            after = decode(base.read(output_uri, row["output_uri"] or "", options))
+            data = base.read(output_uri, row["output_uri"] or "", options)
+            after = decode(data, max_pixels=max_pixels * scale**2)
         except (ArtgenError, OSError) as error:
             return Card(row, None, f"The restored picture cannot be shown: {error}")
-        before, problem = _before(readers.get(row["key"]), gone)
+        before, problem = _before(readers.get(row["key"]), max_pixels, gone)
         return Card(row, show(before, after, max_bytes), problem)
 
     return [(group, [card(row) for row in group.rows]) for group in groups]
 
 
-def _before(reader: Callable[[], bytes] | None, gone: str) -> tuple[Picture | None, str]:
+def _scale_of(run: dict[str, Any]) -> int:
+    """How many times an upscaler made the sides of a picture longer."""
+    facts = (run.get("model") or {}).get("facts") or {}
+    return facts.get("scale") or 1
+
+
+def _before(reader: Callable[[], bytes] | None, max_pixels: int, gone: str) -> tuple[Picture | None, str]:
     if reader is None:
         return None, f"{gone}: only the result is shown."
     try:
-        return decode(reader()), ""
+        return decode(reader(), max_pixels=max_pixels), ""
     except (ArtgenError, OSError) as error:
         return None, f"The source can no longer be read ({error}): only the result is shown."

@@ -35,6 +35,7 @@ COLUMNS = (
     "change_max",
     "seconds",
     "notes",
+    "unit",
     "seed",
     "class_name",
 )
@@ -47,6 +48,8 @@ OTHER = "other reasons"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
+    """A picture of the page's list of failures."""
+
     key: str
     error_type: str
     message: str
@@ -86,6 +89,7 @@ class Summary:
 
     @property
     def restored(self) -> int:
+        """Images that did not fail, also those that were generated."""
         return self.images - self.failed
 
 

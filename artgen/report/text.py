@@ -26,6 +26,7 @@ def _visible(character: str) -> str:
 
 
 def count(number: int) -> str:
+    """`1234567` -> `1,234,567`."""
     return f"{number:,}"
 
 
@@ -58,6 +59,7 @@ def size(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
+    """`12.3 s`, `4 min 5 s`, `2 h 30 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -66,10 +66,12 @@ class Scores:
     panel: tuple[np.ndarray, ...] = ()
 
     def add(self, name: str, repaired_1CHW: Tensor, clean_1CHW: Tensor) -> None:
+        """Scores one picture that `name` repaired; both in [0, 1], the repaired one is clipped to it."""
         self.psnr.setdefault(name, []).append(psnr(repaired_1CHW, clean_1CHW))
         self.ssim.setdefault(name, []).append(ssim(repaired_1CHW, clean_1CHW))
 
     def means(self) -> dict[str, dict[str, float]]:
+        """By name `psnr` and `ssim`; the PSNR is infinite where a picture is perfect."""
         return {name: {"psnr": fmean(self.psnr[name]), "ssim": fmean(self.ssim[name])} for name in self.psnr}
 
 
@@ -244,6 +246,7 @@ def _bytes(x_1CHW: Tensor) -> np.ndarray:
 
 
 def as_json(scores: Scores) -> dict[str, Any]:
+    """The means of one task, an infinite one as null."""
     return {
         "damage": scores.task.damage,
         "strength": scores.task.strength,

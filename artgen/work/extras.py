@@ -16,6 +16,7 @@ from artgen.work.seeds import Seeds
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
     from artgen.models.gans.spec import Painter
     from artgen.work.generation import GenerateJob
@@ -57,15 +58,16 @@ def write_frames(config: GenerateConfig, route: tuple[int, ...], painter: Painte
     """OUTPUT/interpolation: PNG frames that lead along the seeds of `route`, and all of them as animation.webp.
 
     route.json, written last, says of what they are: where it says the same and all is there, nothing is done; else what
-    is there goes first. Frames are made and written as the animation takes them, so memory holds few of them. Raises
-    RunError, StorageError.
+    is there goes first. Frames are made and written as the animation takes them, so memory holds a few of them, and the
+    animation encoded. Raises RunError, StorageError.
     """
     from PIL import Image
 
     from artgen.work.generation import encoded, mark_of
 
     folder, told = uri.join(config.output, FOLDER), _route(config, route, job)
-    if _is_there(folder, told, _frames(len(route), config.frames), config.storage_options):
+    total = _frames(len(route), config.frames)
+    if _is_there(folder, told, total, config.storage_options):
         return
     uri.remove(folder, config.storage_options)
     signer = signer_of(job.credentials)
@@ -81,7 +83,7 @@ def write_frames(config: GenerateConfig, route: tuple[int, ...], painter: Painte
     stream, file = images(), io.BytesIO()
     mark = mark_of(painter, f"frames {way}")
     next(stream).save(
-        file, "WEBP", save_all=True, append_images=stream, duration=FRAME_MS, loop=0, lossless=True,
+        file, "WEBP", save_all=True, append_images=[_Film(stream, total - 1)], duration=FRAME_MS, loop=0, lossless=True,
         xmp=marking.packet(mark),
     )  # fmt: skip
     data = file.getvalue()
@@ -89,6 +91,23 @@ def write_frames(config: GenerateConfig, route: tuple[int, ...], painter: Painte
         data = signer.created(data, "webp", mark, ANIMATION)
     atomic.write(uri.join(folder, ANIMATION), data, config.storage_options)
     atomic.write(uri.join(folder, ROUTE), told, config.storage_options)
+
+
+class _Film:
+    """Frames of a stream, one after the other, as Pillow's writers take them from an animation that they are given: frames
+    that are appended one by one it gathers in a list before it writes the first, so all would be in memory, decoded.
+    """
+
+    def __init__(self, stream: Iterator[Image.Image], n_frames: int) -> None:
+        self._stream, self.n_frames = stream, n_frames
+        self._shown: Image.Image | None = None
+
+    def seek(self, frame: int) -> None:
+        """To the next frame: writers ask for each once, in order."""
+        self._shown = next(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shown, name)
 
 
 def _route(config: GenerateConfig, route: tuple[int, ...], job: GenerateJob) -> bytes:

@@ -47,10 +47,12 @@ class UnitRef:
 
     @property
     def id(self) -> str:
+        """The name of its manifest part, and what its rows say they are of."""
         return self.unit if self.whole else f"{self.unit}.{self.start}-{self.stop}"
 
     @property
     def images(self) -> int:
+        """How many of the unit's entries these are."""
         return self.stop - self.start
 
     def halves(self) -> tuple[UnitRef, UnitRef]:
@@ -78,20 +80,32 @@ class Plan:
 
     @property
     def units(self) -> int:
+        """How many there are."""
         return math.ceil(self.images / self.unit_images) if self.images else 0
 
     @property
     def folder(self) -> str:
+        """Where plan.json and the files of units lie."""
         return uri.join(self.output, "_artgen", f"plan-{self.hash}")
 
     def refs(self) -> Iterator[UnitRef]:
-        for number in range(self.units):
-            stop = min(self.unit_images, self.images - number * self.unit_images)
-            if self.seeds:
-                file, group = PLAN, number
-            else:
-                file, group = f"units-{number // UNITS_PER_FILE:05d}.parquet", number % UNITS_PER_FILE
-            yield UnitRef(f"{self.hash[:8]}-{number:06d}", file, group, 0, stop)
+        """Every unit in order, whole."""
+        return map(self._ref, range(self.units))
+
+    def ref_of(self, unit: str) -> UnitRef | None:
+        """The whole unit that a row of the manifest is of, by its `unit` (which may name a part); None: of another plan."""
+        plan, _, number = unit.partition(".")[0].partition("-")
+        if plan != self.hash[:8] or not number.isdecimal() or int(number) >= self.units:
+            return None
+        return self._ref(int(number))
+
+    def _ref(self, number: int) -> UnitRef:
+        stop = min(self.unit_images, self.images - number * self.unit_images)
+        if self.seeds:
+            file, group = PLAN, number
+        else:
+            file, group = f"units-{number // UNITS_PER_FILE:05d}.parquet", number % UNITS_PER_FILE
+        return UnitRef(f"{self.hash[:8]}-{number:06d}", file, group, 0, stop)
 
     def pending(self, ledger: Ledger) -> Iterator[UnitRef]:
         """The units (or what is left of split ones) that the ledger does not hold."""
@@ -110,6 +124,7 @@ class PlanReader:
         self._seeds: tuple[Seeds, int, str] | None = None
 
     def load(self, ref: UnitRef) -> Unit:
+        """The entries of a unit, or of the part of it that `ref` is. Raises StorageError."""
         import pyarrow.parquet as pq
 
         if ref.file == PLAN:
@@ -131,10 +146,6 @@ class PlanReader:
         seeds, unit_images, extension = self._seeds
         unit = seeds.part(ref.group * unit_images, (ref.group + 1) * unit_images)
         return tuple(seed_entries(unit, extension, FORWARD_IMAGES)[ref.start : ref.stop])
-
-    def entries(self, plan: Plan) -> Iterator[Entry]:
-        for ref in plan.refs():
-            yield from self.load(ref).entries
 
 
 def settings_difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -39,6 +39,7 @@ class Reference:
 
 
 def default_folder() -> str:
+    """The user's cache, by XDG_CACHE_HOME where it is set."""
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "artgen")
 
 
@@ -48,6 +49,7 @@ def key_of(facts: Mapping[str, Any]) -> str:
 
 
 def place_of(folder: str, kind: str, key: str) -> str:
+    """The file in a cache folder. kind: "reference" or "classifier"; key: as of `key_of`."""
     return uri.join(folder, f"{kind}-{key}")
 
 
@@ -68,6 +70,7 @@ def write(place: str, content: bytes) -> None:
 
 
 def to_bytes(reference: Reference) -> bytes:
+    """What `from_bytes` reads: safetensors, with the counts and reasons in the header."""
     seen = reference.seen
     tensors = {
         "total": seen.statistics.total_F, "products": seen.statistics.products_FF, "rows": seen.rows_NF.contiguous(),

@@ -240,6 +240,21 @@ def test_the_command_of_a_job_gives_the_same_settings_and_no_secret(
         assert "hush" not in str(caught.value)
 
 
+def test_certificate_and_key_are_named_to_a_job_as_other_places_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie where the machines of the cluster see them too; the key itself never goes along."""
+    monkeypatch.chdir(tmp_path)
+    config = RestoreConfig(input="s3://b/in", output="s3://b/out", c2pa="keys/cert.pem,s3://b/key.pem")
+    assert command_line(["restore"], config) == (
+        f"python -m artgen restore s3://b/in s3://b/out --engine ray --set c2pa={tmp_path}/keys/cert.pem,s3://b/key.pem"
+    )
+    signed = RestoreConfig(input="a", output="b", c2pa="cert.pem,https://store/key.pem?signature=hush")
+    with pytest.raises(UsageError, match=r"c2pa https://store/key\.pem was given with credentials") as caught:
+        command_line(["restore"], signed)
+    assert "hush" not in str(caught.value)
+
+
 def test_no_jobs_server_is_a_usage_error(tmp_path: Path) -> None:
     pictures.write_folder(tmp_path / "in", pictures.files(1))
     command = [*ARTGEN, "restore", "in", "out", "--address", "http://127.0.0.1:9"]

@@ -8,12 +8,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 from safetensors.torch import save_file
 
+from artgen.metrics.classifier import Classifier, ClassifierFacts, Network
 from artgen.models.gans.weights import load_painter
 from tests import pictures
 from tests.generators import write_run
@@ -204,6 +207,31 @@ def test_a_classifier_counts_the_classes(kinds: Path, run: Path, tmp_path: Path)
     result = artgen_here("evaluate", "gan", square, kinds, "--classifier", tmp_path / "out/classifier.safetensors")
     assert result.returncode == 2
     assert "36x28 with 3 channels, but those of MODEL are 30x30 with 3" in result.stderr
+
+
+def test_the_storage_options_reach_the_classifier(kinds: Path, tmp_path: Path) -> None:
+    class Locked(MemoryFileSystem):
+        protocol = "locked"
+        cachable = False
+
+        def __init__(self, key: str = "", **rest: Any) -> None:
+            super().__init__(**rest)
+            self._open_to = key == "right"
+
+        def cat_file(self, path: str, *args: Any, **kwargs: Any) -> bytes:
+            if not self._open_to:
+                raise PermissionError(13, "no key was given")
+            return content
+
+    facts = ClassifierFacts(("left", "right"), 28, 36, 3, 0.5, 9, 1, 0)
+    content = Classifier(Network(3, 2), facts).to_bytes()
+    fsspec.register_implementation("locked", Locked, clobber=True)
+    flags = ("--classifier", "locked://c.safetensors", "--cache", tmp_path / "cache")
+    found, _ = evaluate(kinds, kinds, *flags, "--storage-options", '{"key": "right"}')
+    assert found["extractor"]["name"] == "classifier"
+    refused = artgen_here("evaluate", "gan", kinds, kinds, "--samples", str(COUNT), *flags)
+    assert refused.returncode == 1
+    assert "cannot read 'locked://c.safetensors': no key was given" in refused.stderr
 
 
 def test_sizes_that_differ(kinds: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from artgen.codecs.picture import Picture
 from artgen.errors import SourceUnreadable
 from artgen.report import page
 from tests.outputs import UNIT, Output, failed, row
@@ -211,6 +212,37 @@ def test_many_pictures_stay_within_the_bytes_of_a_page(output: Output, monkeypat
     text, outline = made(output.commit())
     assert len(outline.all("article")) == 6
     assert len(text) < 120_000
+
+
+@pytest.mark.parametrize(
+    ("most", "scale", "problem"),
+    [
+        (14_400, 1, ""),
+        (14_399, 1, "The restored picture cannot be shown"),
+        (3_600, 2, "The source can no longer be read"),
+        (3_599, 2, "The restored picture cannot be shown"),
+        (10**9, 1, ""),
+    ],
+)
+def test_no_more_pixels_are_decoded_than_the_run_allowed(
+    output: Output, monkeypatch: pytest.MonkeyPatch, most: int, scale: int, problem: str
+) -> None:
+    """An upscaler's results may have as many more as it makes. The limit of the run counts above the default too."""
+    asked: list[int] = []
+    real = page.decode
+
+    def told(data: bytes, *, max_pixels: int) -> Picture:
+        asked.append(max_pixels)
+        return real(data, max_pixels=max_pixels)
+
+    monkeypatch.setattr(page, "decode", told)
+    output.picture("a.png", CLEAN, NOISY)
+    _, outline = made(output.commit({"config": {"max_pixels": most}, "model": {"facts": {"scale": scale}}}))
+    assert problem in outline.text
+    assert "shown" in problem or len(outline.all("img")) >= (1 if problem else 2)
+    assert ("shown" in problem) == (outline.all("img") == [])
+    assert asked[0] == most * scale**2
+    assert asked[1:] in ([], [most])
 
 
 @pytest.mark.parametrize("content", [b"not json", b"[]", b'{"runs": [3], "model": null}'])

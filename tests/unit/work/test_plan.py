@@ -145,6 +145,15 @@ def test_split_units_are_done_when_their_parts_cover_them(tmp_path: Path) -> Non
     assert list(plan.pending(Ledger(str(tmp_path)))) == []
 
 
+def test_a_row_tells_its_unit(tmp_path: Path) -> None:
+    plan = prepare(tmp_path, sources(8))
+    refs = list(plan.refs())
+    assert [plan.ref_of(ref.id) for ref in refs] == refs
+    assert [plan.ref_of(half.id) for half in refs[1].halves()] == [refs[1], refs[1]]
+    for other in (f"{plan.hash[:8]}-000003", "89abcdef-000000", f"{plan.hash[:8]}-", ""):
+        assert plan.ref_of(other) is None, other
+
+
 def test_masks_are_found_by_stem_and_change_the_version(tmp_path: Path) -> None:
     masks = [Source("d/0001.png", "masks/d/0001.png", "file", version="m1")]
 
