@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -26,7 +27,7 @@ class RunConfig:
 
     unit_images: images per unit (0: grows with the archive). workers: threads of the local engine or actors on Ray.
     c2pa: certificate chain and private key, as CERT,KEY, that every picture is signed with.
-    doing, done: in words, of the pictures. reads: places that every worker must see.
+    doing, done: in words, of the pictures.
     """
 
     doing: ClassVar[str]
@@ -48,6 +49,7 @@ class RunConfig:
 
     @property
     def reads(self) -> tuple[str, ...]:
+        """Places that every worker must see."""
         return ()
 
     def __post_init__(self) -> None:
@@ -101,7 +103,7 @@ class RestoreConfig(RunConfig):
         _at_least("tile", self.tile, 32 if self.tile else 0)
         if self.overlap is not None:
             _at_least("overlap", self.overlap, 0)
-            if self.overlap * 4 > self.tile * 3 > 0:
+            if self.tile and self.overlap > most_overlap(self.tile):
                 raise UsageError(
                     f"overlap {self.overlap} is more than three quarters of tile {self.tile}: raise --tile or lower --overlap"
                 )
@@ -162,6 +164,14 @@ class GenerateConfig(RunConfig):
         RunConfig.__post_init__(self)
 
 
+def most_overlap(tile: int, multiple: int = 1) -> int:
+    """Three quarters of a tile, which then has to be passed 16 times for each of its area: slow, and still seamless.
+
+    multiple: of the model, which divides the overlap.
+    """
+    return max(tile * 3 // 4 // multiple * multiple, tile // 2)
+
+
 def check_limits(max_pixels: float, image_timeout: float) -> None:
     """Of one image. Raises UsageError."""
     _at_least("max_pixels", max_pixels, 1)
@@ -203,18 +213,19 @@ def load(
     """
     values: dict[str, Any] = {}
     if file is not None:
-        values.update(_checked(cls, _read_toml(file), f"in {file}"))
+        values.update(checked(cls, read_toml(file), f"in {file}:"))
     values.update(flags)
     for text in sets or []:
         key, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--set {text!r} is not KEY=VALUE")
-        values.update(_checked(cls, {key.strip(): value.strip()}, "in --set"))
+        values.update(checked(cls, {key.strip(): value.strip()}, "in --set:"))
     hints = get_type_hints(cls)
     return cls(**{key: _convert(key, value, hints[key]) for key, value in values.items()})
 
 
-def _read_toml(file: str) -> dict[str, Any]:
+def read_toml(file: str) -> dict[str, Any]:
+    """What --config names. Raises UsageError where it cannot be read or is not TOML."""
     try:
         return tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
@@ -223,15 +234,23 @@ def _read_toml(file: str) -> dict[str, Any]:
         raise UsageError(f"--config {file!r} is not valid TOML: {error}") from error
 
 
-def _checked(cls: type[Any], values: dict[str, Any], where: str) -> dict[str, Any]:
+def checked(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values with underscores in their keys. Raises UsageError for a key that is no field of `cls`.
+
+    where: what stands between the key and the hint in the message, with its colon.
+    """
     known = [field.name for field in fields(cls)]
     renamed = {key.replace("-", "_"): value for key, value in values.items()}
     for key in renamed:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise UsageError(f"unknown key {key!r} {where}: {hint}")
+            raise UsageError(f"unknown key {key!r} {where} {nearest(key, known)}")
     return renamed
+
+
+def nearest(key: str, known: list[str]) -> str:
+    """What a key that is not known may have meant, or all that are known."""
+    near = difflib.get_close_matches(key, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
 
 
 def _convert(key: str, value: Any, hint: Any) -> Any:

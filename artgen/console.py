@@ -24,6 +24,7 @@ class Console:
         self._task: Any = None
 
     def say(self, text: str) -> None:
+        """A message on stderr, above the bar where there is one; nothing with `quiet`."""
         if self.quiet:
             return
         if self._bar is not None:
@@ -62,6 +63,7 @@ class Console:
         self._task = self._bar.add_task(doing, total=total, completed=done, rate="")
 
     def image(self, row: Row) -> None:
+        """For engines that report each image."""
         self._advance(1, row.status == "failed", (row.width or 0) * (row.height or 0))
 
     def unit(self, outcome: Outcome) -> None:
@@ -89,6 +91,7 @@ class Console:
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
     def end(self) -> None:
+        """Takes the bar away; what is said later is a plain line."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

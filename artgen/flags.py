@@ -12,6 +12,7 @@ GIVEN_ONLY = argparse.SUPPRESS  # a flag that was not given leaves no trace, so 
 
 
 def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    """A subcommand, done by `run`, with --json and --quiet."""
     command = commands.add_parser(name, help=text, description=text)
     command.set_defaults(run=run)
     command.add_argument("--json", action="store_true", help="one JSON object on stdout, logs on stderr")
@@ -20,6 +21,7 @@ def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.Argum
 
 
 def add_flag(command: argparse.ArgumentParser, name: str, text: str, **kwargs: Any) -> None:
+    """A flag that leaves no trace where it is not given."""
     command.add_argument(name, help=text, default=GIVEN_ONLY, **kwargs)
 
 
@@ -50,11 +52,13 @@ def add_shared(command: argparse.ArgumentParser, *, trains: bool = False) -> Non
 
 
 def add_job(command: argparse.ArgumentParser) -> None:
+    """Flags of a command that a jobs server may take as a job."""
     add_switch(command, "--detach", "with --address http://...: submit the job and return at once")
     add_flag(command, "--on-interrupt", "what Ctrl-C does to a submitted job", choices=["ask", "detach", "stop"])
 
 
 def json_table(text: str) -> dict[str, Any]:
+    """--storage-options. Raises UsageError for what is no JSON object."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:  # the text may hold a secret: it is not quoted

@@ -48,6 +48,7 @@ class Credentials:
 
     @property
     def certificate(self) -> Certificate:
+        """The signer's own. Raises UsageError for what is no certificate."""
         from cryptography import x509
 
         try:

@@ -64,7 +64,9 @@ def _marked(metadata: Metadata, mark: Mark, format: Format, notes: list[str]) ->
 
 
 def to_8_bits(values: np.ndarray) -> np.ndarray:
-    """0..65535 to 0..255, rounded to the nearest."""
+    """uint16 to uint8, rounded to the nearest; uint8 as it is."""
+    if values.dtype == np.uint8:
+        return values
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 

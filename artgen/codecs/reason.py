@@ -36,6 +36,7 @@ _KNOWN = (
 
 
 def too_many(width: int, height: int, limit: int) -> TooManyPixels:
+    """The error for a picture of more than `limit` pixels."""
     return TooManyPixels(
         f"{width} x {height} = {width * height / 1e6:.1f} megapixels, more than the limit of {limit / 1e6:.1f} "
         "(raise --max-pixels to allow it)"

@@ -18,6 +18,8 @@ from artgen.errors import ImageError, RunError, StorageError, UsageError
 from artgen.records import Entry, Source
 from artgen.storage import archive, atomic, scratch, uri
 from artgen.work.listing import Listing
+from artgen.work.lock import NAME as LOCK
+from artgen.work.lock import only_driver
 
 DECODE_TIMEOUT_S = 600.0
 SAVE_EVERY_S = 20.0
@@ -60,28 +62,39 @@ def damage(args: dict[str, Any], console: Console) -> int:
         def picture_of(found: Source) -> Picture:
             return guard.decode(reader.read(found, most_bytes))
 
-        record.begin({"input": place(source), "files": listed.digest(), "seed": seed, "damage": strengths})
-        if record.lines:
-            console.say(f"{len(record.lines)} of {listed.count()} images are already done")
-        try:
-            for entry in listed.entries(".png"):
-                line = record.lines.get(entry.source.key)
-                if line is None:
-                    told = _damaged(entry, picture_of, output, strengths, seed, options)
-                    line = json.dumps(told, sort_keys=True, ensure_ascii=False)
-                record.add(entry.source.key, line)
-        except KeyboardInterrupt as error:
-            raise RunError(
-                f"interrupted after {len(record.lines)} of {listed.count()} images; the same command goes on from here"
-            ) from error
-        finally:
-            with suppress(StorageError):  # on a full disk what was saved last counts
-                record.save()
-    record.publish()
+        def damaged(entry: Entry) -> dict[str, Any]:
+            return _damaged(entry, picture_of, output, strengths, seed, options)
+
+        settings = {"input": place(source), "files": listed.digest(), "seed": seed, "damage": strengths}
+        atomic.check_writable(uri.join(output, FOLDER), options)
+        with only_driver(output, console.say, options, FOLDER):
+            record.begin(settings)
+            if record.lines:
+                console.say(f"{len(record.lines)} of {listed.count()} images are already done")
+            _go_on(record, listed, damaged)
+            record.publish()
     failed = sum("error" in json.loads(line) for line in record.lines.values())
     facts = {"output": uri.shown(output), "images": len(record.lines) - failed, "failed": failed}
     console.result(facts, f"{facts['images']} images damaged, {failed} failed: {facts['output']}")
     return 3 if failed else 0
+
+
+def _go_on(record: Record, listed: Listing, damaged: Callable[[Entry], dict[str, Any]]) -> None:
+    try:
+        for entry in listed.entries(".png"):
+            line = record.lines.get(entry.source.key)
+            if line is None:
+                line = json.dumps(damaged(entry), sort_keys=True, ensure_ascii=False)
+            record.add(entry.source.key, line)
+    except (KeyboardInterrupt, Exception) as error:  # and no other: who has lost its lease writes no more
+        with suppress(StorageError):  # on a full disk what was saved last counts
+            record.save()
+        if isinstance(error, KeyboardInterrupt):
+            raise RunError(
+                f"interrupted after {len(record.lines)} of {listed.count()} images; the same command goes on from here"
+            ) from error
+        raise
+    record.save()
 
 
 def check_strength(name: str, strength: float, flag: str) -> None:
@@ -104,7 +117,7 @@ def _strengths(args: dict[str, Any]) -> dict[str, float]:
 
 class Record:
     """What is done in an OUTPUT: a line of JSON for each picture, by key, kept in _damage/record.jsonl below one line of
-    the settings. Raises UsageError for an OUTPUT that holds something else.
+    the settings. Raises UsageError for an OUTPUT that holds something else; what it holds is read at `begin`.
     """
 
     def __init__(self, output: str, options: uri.Options | None = None) -> None:
@@ -115,29 +128,28 @@ class Record:
         self._settings: dict[str, Any] = {}
         self._next_save = 0.0
         try:
-            kept = uri.read_or_none(self._place, options)
-            if kept is None and not self._is_new():
+            if not uri.exists(self._place, options) and not self._is_new():
                 raise UsageError(
                     f"OUTPUT {uri.shown(output)} is not empty and `artgen damage` did not make it: choose an empty or new "
                     "folder (nothing was changed)"
                 )
         except StorageError as error:
             raise UsageError(f"OUTPUT {uri.shown(output)} cannot be used: {error}") from error
-        if kept is not None:
-            # Not splitlines: a key may hold what Unicode counts as the end of a line, too.
-            settings, *lines = kept.decode().rstrip("\n").split("\n")
-            self._settings = json.loads(settings)
-            records = ((json.loads(line), line) for line in lines)
-            self.lines = {record["key"]: line for record, line in records if "error" not in record}  # others: again
 
     def _is_new(self) -> bool:
         """Nothing lies there, or only what a command left that ended before its first line."""
         return set(uri.names(self._output, self._options)) <= {FOLDER} and all(
-            name.startswith(atomic.PREFIX) for name in uri.names(self._folder, self._options)
+            name.startswith((atomic.PREFIX, LOCK)) for name in uri.names(self._folder, self._options)
         )
 
     def begin(self, settings: dict[str, Any]) -> None:
-        """Raises UsageError where an earlier command had other settings or files."""
+        """Reads what earlier commands did; OUTPUT must be locked. Raises UsageError where they had other settings or files."""
+        if (kept := uri.read_or_none(self._place, self._options)) is not None:
+            # Not splitlines: a key may hold what Unicode counts as the end of a line, too.
+            earlier, *lines = kept.decode().rstrip("\n").split("\n")
+            self._settings = json.loads(earlier)
+            records = ((json.loads(line), line) for line in lines)
+            self.lines = {record["key"]: line for record, line in records if "error" not in record}  # others: again
         told = {"files": "files of INPUT: have changed"}
         differing = [
             told.get(name, f"{name}: was {self._settings[name]}, now {value}")
@@ -149,7 +161,6 @@ class Record:
                 f"OUTPUT {uri.shown(self._output)} was made with other settings ({'; '.join(differing)}): give the same, or "
                 "choose a new folder (nothing was changed)"
             )
-        atomic.check_writable(self._folder, self._options)
         atomic.sweep(self._output, self._options)
         self._settings = settings
         self.save()
@@ -162,6 +173,7 @@ class Record:
             self.save()
 
     def save(self) -> None:
+        """Writes the whole record anew, in one atomic step. Raises StorageError."""
         began = time.monotonic()
         text = "\n".join([json.dumps(self._settings), *self.lines.values()]) + "\n"
         atomic.write(self._place, text.encode(), self._options)

@@ -84,6 +84,7 @@ def indexes_of(config: RestoreConfig) -> str:
 
 
 def keep_indexes(indexes: str, config: RestoreConfig) -> None:
+    """Copies the seek points that the listing left in the folder `indexes` to where workers find them."""
     for path in sorted(Path(indexes).iterdir()):
         atomic.write(uri.join(indexes_of(config), path.name), path.read_bytes(), config.storage_options)
 

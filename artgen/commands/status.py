@@ -41,6 +41,8 @@ class Commit:
 
 @dataclass(slots=True)
 class Node:
+    """What one machine has committed. last: when it last did, in seconds since 1970."""
+
     images: int = 0
     failed: int = 0
     pixels: int = 0
@@ -168,6 +170,7 @@ def gather(output: str, options: dict[str, Any] | None = None) -> dict[str, Any]
 
 
 def in_words(facts: dict[str, Any]) -> str:
+    """The facts of `gather` as lines for a person."""
     left = facts["remaining"]
     lines = [
         f"{text.plural(facts['done'], 'image')} done, {text.count(facts['failed'])} failed, "

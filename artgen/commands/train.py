@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from artgen.config import load, worker_range
+from artgen.config import load, read_toml, worker_range
 from artgen.console import Console
 from artgen.errors import RunError, UsageError
 from artgen.storage import atomic, uri
@@ -28,6 +28,7 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
     Raises UsageError (exit code 2) before anything is started.
     """
     from artgen.training.pictures import divide, list_sources
+    from artgen.training.run import read_skipped
 
     dry_run = args.pop("dry_run", False)
     config, recipe = settings(args)
@@ -42,7 +43,9 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
         say = f"training {recipe.model!r} on {len(kept)} images, {len(held)} held out{_going_on(config)}"
         console.say(say)
         ended = _run(engine, config, recipe, Progress(console), console)
-        return _conclude(config, recipe, ended, console)
+        skipped = read_skipped(config.folder, config.storage_options)
+        use = f"artgen restore --model {config.folder}"
+        return _conclude(config, recipe, ended, skipped, use, console)
 
 
 def train_gan(args: dict[str, Any], console: Console) -> int:
@@ -61,7 +64,10 @@ def train_gan(args: dict[str, Any], console: Console) -> int:
     with only_driver(config.folder, console.say, config.storage_options):
         console.say(f"training {recipe.model!r} on {images} images{_going_on(config)}")
         ended = _run(engine, config, recipe, GanProgress(console), console)
-        return _conclude_gan(config, recipe, ended, console)
+        told = json.loads(uri.read_or_none(uri.join(config.folder, "data.json"), config.storage_options) or b"{}")
+        unusable, changed = told.get("unusable", {}), told.get("changed", {})
+        use = f"artgen generate {config.folder} OUTPUT --seeds 0-63"
+        return _conclude(config, recipe, ended, unusable, use, console, changed)
 
 
 def _facts(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, engine: str) -> dict[str, Any]:
@@ -86,7 +92,8 @@ def settings(
     for text, (_, equals, _) in zip(sets, pairs, strict=True):
         if not equals:
             raise UsageError(f"--set {text!r} is not KEY=VALUE")
-    values = {**_file(file), **args, **{key.strip(): _value(text) for key, _, text in pairs}}
+    in_file = {} if file is None else read_toml(file)
+    values = {**in_file, **args, **{key.strip(): _value(text) for key, _, text in pairs}}
     values = {key.replace("-", "_"): value for key, value in values.items()}
     where = {field.name for field in dataclasses.fields(TrainConfig)}
     changes = {key: value for key, value in values.items() if key not in where}
@@ -94,20 +101,6 @@ def settings(
         changes["seed"] = _value(changes["seed"])
     config = load(TrainConfig, {key: value for key, value in values.items() if key in where})
     return config, load_one(name, changes)
-
-
-def _file(file: str | None) -> dict[str, Any]:
-    import tomllib
-    from pathlib import Path
-
-    if file is None:
-        return {}
-    try:
-        return tomllib.loads(Path(file).read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read --config {file!r}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {file!r} is not valid TOML: {error}") from error
 
 
 def _value(text: str) -> Any:
@@ -237,44 +230,29 @@ def _clock(seconds: float) -> str:
     return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
 
 
-def _conclude(config: TrainConfig, recipe: RestorerRecipe, ended: str, console: Console) -> int:
-    from artgen.training.run import read_skipped
-
-    options = config.storage_options
-    step = last_step(config.folder, options)
-    skipped = read_skipped(config.folder, options)
+def _conclude(
+    config: TrainConfig,
+    recipe: RestorerRecipe | GanRecipe,
+    ended: str,
+    skipped: Mapping[str, str],
+    use: str,
+    console: Console,
+    changed: Mapping[str, Any] | None = None,
+) -> int:
+    """Says what came of it and returns the exit code. skipped: reasons by picture; changed: None where none ever is."""
+    step = last_step(config.folder, config.storage_options)
     facts: dict[str, Any] = {
         "run": config.folder, "model": uri.join(config.folder, "model.safetensors") if step else None, "ended": ended,
         "step": step, "images_seen": step * recipe.batch_images, "skipped_pictures": len(skipped),
     }  # fmt: skip
+    about = f", {len(skipped)} pictures left out" if skipped else ""
+    if changed is not None:
+        facts["changed_pictures"] = len(changed)
+        about += f", {len(changed)} changed to fit (data.json has how)" if changed else ""
     for key, reason in list(skipped.items())[:5]:
         console.say(f"left out {key!r}: {reason}")
-    left_out = f", {len(skipped)} pictures left out" if skipped else ""
-    if ended != "done":
-        console.result(facts, f"{ended}; step {step} is saved{left_out}: the same command goes on from there")
-        return 1
-    console.result(facts, f"trained {step} steps{left_out}; use it: artgen restore --model {config.folder}")
-    return 0
-
-
-def _conclude_gan(config: TrainConfig, recipe: GanRecipe, ended: str, console: Console) -> int:
-    options = config.storage_options
-    step = last_step(config.folder, options)
-    told = json.loads(uri.read_or_none(uri.join(config.folder, "data.json"), options) or b"{}")
-    unusable, changed = told.get("unusable", {}), told.get("changed", {})
-    facts: dict[str, Any] = {
-        "run": config.folder, "model": uri.join(config.folder, "model.safetensors") if step else None, "ended": ended,
-        "step": step, "images_seen": step * recipe.batch_images, "skipped_pictures": len(unusable),
-        "changed_pictures": len(changed),
-    }  # fmt: skip
-    for key, reason in list(unusable.items())[:5]:
-        console.say(f"left out {key!r}: {reason}")
-    about = f", {len(unusable)} pictures left out" if unusable else ""
-    about += f", {len(changed)} changed to fit (data.json has how)" if changed else ""
     if ended != "done":
         console.result(facts, f"{ended}; step {step} is saved{about}: the same command goes on from there")
         return 1
-    console.result(
-        facts, f"trained {step} steps{about}; use it: artgen generate {config.folder} OUTPUT --seeds 0-63"
-    )
+    console.result(facts, f"trained {step} steps{about}; use it: {use}")
     return 0

@@ -78,5 +78,6 @@ class LocalEngine:
             torch.set_num_threads(threads)  # a notebook that called us has its own work to do
 
     def close(self) -> None:
+        """Ends the decoder processes."""
         if self._guards is not None:
             self._guards.close()

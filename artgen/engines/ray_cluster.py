@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +18,11 @@ from ray._private import worker as ray_driver
 from ray._private.grpc_utils import init_grpc_channel
 from ray.util.client import ray as client
 
+from artgen import __version__
 from artgen.config import worker_range
 from artgen.engines.local import MOST_FEEDERS, cores
 from artgen.errors import RunError, UsageError
+from artgen.storage import uri
 
 CONNECT_TIMEOUT_S = 10.0
 # Never taken by actors, so that they do not starve Ray Data's own tasks.
@@ -112,6 +114,29 @@ def device_of(name: str) -> str:
     if name != "auto":
         return name
     return "cuda" if ray.cluster_resources().get("GPU") else "cpu"
+
+
+def absolute(place: str) -> str:
+    """A local place as the workers, who start in other folders, find it; a URL as it is."""
+    return os.path.abspath(uri.local_path(place)) if uri.is_local(place) else place
+
+
+def check_node(version: str, places: Iterable[str], words: str) -> None:
+    """On a worker: artgen is the driver's `version`, and the local `places` are seen. words: what they are, for the message.
+
+    Raises RunError.
+    """
+    host = os.uname().nodename
+    if version != __version__:
+        raise RunError(
+            f"{host} has artgen {__version__} and the driver {version}: install the same version on every node"
+        )
+    for place in places:
+        if not os.path.exists(place):
+            raise RunError(
+                f"{host} does not see {place}: on a cluster {words} must lie where every node sees them, as on "
+                "s3:// or a shared file system"
+            )
 
 
 def check_device(device: str, *, found: bool) -> None:

@@ -77,6 +77,7 @@ class RayEngine:
             raise
 
     def close(self) -> None:
+        """Ends the private cluster, or the connection that this engine opened; another one stays."""
         if self._private or self._connected:
             self._private = self._connected = False
             ray.shutdown()
@@ -87,10 +88,10 @@ class RayEngine:
             self._private = True
 
     def _orders(self, plan: Plan, job: Job, publish: Publish) -> Orders:
-        publish = replace(publish, output=_absolute(publish.output))
+        publish = replace(publish, output=ray_cluster.absolute(publish.output))
         folder = replace(plan, output=publish.output).folder
-        model = job.model if job.named else _absolute(job.model)
-        places = (folder, model, *map(_absolute, self._config.reads))
+        model = job.model if job.named else ray_cluster.absolute(job.model)
+        places = (folder, model, *map(ray_cluster.absolute, self._config.reads))
         seen = [place for place in places if uri.is_local(place) and os.path.exists(place)]
         return Orders(folder, model, job, publish, 1, tuple(seen), folder=os.getcwd())
 
@@ -125,7 +126,3 @@ class FarDriver:
             return next(self._events, None)
         except ArtgenError as error:
             return error
-
-
-def _absolute(place: str) -> str:
-    return os.path.abspath(uri.local_path(place)) if uri.is_local(place) else place

@@ -100,8 +100,10 @@ class Remaining:
         self.set(images)
 
     def done(self, images: int) -> None:
+        """So many more are committed."""
         self.set(self._images - images)
 
     def set(self, images: int) -> None:
+        """So many are left."""
         self._images = images
         self._gauge.set(images)

@@ -162,4 +162,5 @@ def _give_up(ref: UnitRef, orders: Orders, crash: str) -> Outcome:
 
 
 def first_line(error: BaseException) -> str:
+    """Its type and the first line of its text, 300 characters at most."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:300]

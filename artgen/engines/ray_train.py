@@ -70,7 +70,7 @@ def train(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, report: Repor
         device = ray_cluster.device_of(config.device)
         pool = ray_cluster.pool(config.workers, device, ray.nodes())
         _check_workers(recipe, range(pool.least, pool.most + 1))
-        data, run = tuple(map(_absolute, parts_of(config.data))), _absolute(config.folder)
+        data, run = tuple(map(ray_cluster.absolute, parts_of(config.data))), ray_cluster.absolute(config.folder)
         seen = tuple(place for place in (*data, run) if uri.is_local(place) and os.path.exists(place))
         orders = Orders(data, run, recipe, device, pool.cpus, config.storage_options, seen)
         _carry(orders, pool, report, console)
@@ -170,7 +170,7 @@ def _work(settings: dict[str, Any]) -> None:
     """What runs in each worker."""
     orders: Orders = settings["orders"]
     logging.getLogger("artgen").setLevel(logging.INFO)
-    _check_node(orders)
+    ray_cluster.check_node(orders.version, orders.seen, "DATA and RUN")
     context = ray.train.get_context()
     device = str(cast(torch.device, get_device()))
     ray_cluster.check_device(orders.device, found=device != "cpu")
@@ -185,21 +185,3 @@ def _work(settings: dict[str, Any]) -> None:
         train_gan(orders.data, orders.run, orders.recipe, device=device, rank=rank, options=orders.options)
     else:
         train_restorer(orders.data, orders.run, orders.recipe, device=device, rank=rank, options=orders.options)
-
-
-def _check_node(orders: Orders) -> None:
-    host = os.uname().nodename
-    if orders.version != __version__:
-        raise RunError(
-            f"{host} has artgen {__version__} and the driver {orders.version}: install the same version on every node"
-        )
-    for place in orders.seen:
-        if not os.path.exists(place):
-            raise RunError(
-                f"{host} does not see {place}: on a cluster DATA and RUN must lie where every node sees them, as on "
-                "s3:// or a shared file system"
-            )
-
-
-def _absolute(place: str) -> str:
-    return os.path.abspath(uri.local_path(place)) if uri.is_local(place) else place

@@ -45,6 +45,7 @@ class Answer:
     crash: str = ""
 
     def to_row(self) -> dict[str, str]:
+        """As a row of Ray Data: JSON in one column."""
         return {"answer": json.dumps(asdict(self))}
 
     @staticmethod
@@ -80,18 +81,9 @@ class Worker:
         import torch
 
         orders, job = self._orders, self._orders.job
-        if orders.version != __version__:
-            raise RunError(
-                f"{self._host} has artgen {__version__} and the driver {orders.version}: install the same version on every node"
-            )
         if os.path.isdir(orders.folder):
             os.chdir(orders.folder)  # relative paths in a plan are those of the driver
-        for place in orders.places:
-            if not os.path.exists(place):
-                raise RunError(
-                    f"{self._host} does not see {place}: on a cluster INPUT, OUTPUT and weights must lie where every "
-                    "node sees them, as on s3:// or a shared file system"
-                )
+        ray_cluster.check_node(orders.version, orders.places, "INPUT, OUTPUT and weights")
         ray_cluster.check_device(job.device, found=torch.cuda.is_available())
         torch.set_num_threads(job.torch_threads(orders.threads, orders.threads))
         model = job.load(orders.model)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from artgen.errors import RestoreFailed, RunError, UsageError
 from artgen.inference.packing import Packer
+from artgen.inference.precision import dtype_of
 from artgen.models.spec import Restorer
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # torch runs a convolution of one small input (up to 20480 elements) by another algorithm than a batch of two, with
 # other bits, and those depend on the thread count too. Two tiles in every pass on a CPU keep it to one algorithm.
 _SMALL = 128 * 128
@@ -57,8 +57,7 @@ class Forward:
         channels_last: bool = True,
     ) -> None:
         facts = restorer.facts
-        if precision not in _DTYPES:
-            raise UsageError(f"--precision {precision}: unknown; use one of {', '.join(_DTYPES)}")
+        self._dtype = dtype_of(precision)
         if (precision == "fp16" and not facts.half) or (precision == "bf16" and not facts.bfloat16):
             raise UsageError(f"--precision {precision}: {facts.name} does not stand it; use --precision fp32")
         if batch < 1:
@@ -171,7 +170,7 @@ class Forward:
             mask_B1HW = repair_B1HW.to(torch.float32)
         if self.precision == "fp32":
             return self._restorer(x_BCHW, mask_B1HW)
-        with torch.autocast(self.device.type, _DTYPES[self.precision]):
+        with torch.autocast(self.device.type, self._dtype):
             return self._restorer(x_BCHW, mask_B1HW)
 
     def _check(self, y_BCHW: Tensor, pixels_BHWC: Tensor) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from artgen.config import most_overlap
 from artgen.errors import ImageTimeout, OutOfMemory, RestoreFailed, RunError, UnsupportedImage, UsageError
 from artgen.inference.forward import Forward, Tile, TileTooLarge
 from artgen.inference.variants import expanded, merged
@@ -59,7 +60,7 @@ def check(restorer: Restorer, options: RestoreOptions, masks: bool) -> None:
     overlap = facts.overlap if options.overlap is None else options.overlap
     if overlap < 0:
         raise UsageError(f"--overlap {overlap}: use 0 or more")
-    most = _most_overlap(options.tile, facts)
+    most = most_overlap(options.tile, facts.multiple)
     if options.overlap is not None and overlap > most:
         raise UsageError(f"--overlap {overlap}: use at most {most} with --tile {options.tile}, or a larger --tile")
     if not 0.0 <= options.strength <= 1.0:
@@ -183,11 +184,6 @@ def _passes(tiles: list[Tile], forward: Forward, options: RestoreOptions, done: 
     return outputs
 
 
-def _most_overlap(tile: int, facts: Facts) -> int:
-    """Three quarters of a tile, which then has to be passed 16 times for each of its area: slow, and still seamless."""
-    return max(tile * 3 // 4 // facts.multiple * facts.multiple, tile // 2)
-
-
 def _grid(
     height: int, width: int, tile: int, forward: Forward, options: RestoreOptions
 ) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
@@ -199,7 +195,7 @@ def _grid(
         # A thumbnail must not cost a whole tile; halving keeps the shapes that the device sees few.
         while tile // 2 >= max(height, width, SMALLEST_TILE, least) and tile // 2 % facts.multiple == 0:
             tile //= 2
-    overlap = min(facts.overlap if options.overlap is None else options.overlap, _most_overlap(tile, facts))
+    overlap = min(facts.overlap if options.overlap is None else options.overlap, most_overlap(tile, facts.multiple))
     if tile <= facts.multiple:
         overlap = 0
     quantum = facts.multiple if forward.on_cpu else tile

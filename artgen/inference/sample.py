@@ -16,13 +16,12 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from artgen.errors import RunError, UsageError
+from artgen.inference.precision import dtype_of
 from artgen.models.gans.spec import Painter
 
 FORWARD_IMAGES = 32
 """Pictures of every forward pass, filled up where there are fewer: on CPUs the bits of a picture depend on the size
 of its batch (2-4 grey levels in 64 pictures), but not on the others in a batch of one size."""
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def latents(seeds: Sequence[int], latent: int) -> Tensor:
@@ -78,9 +77,7 @@ def paint(
     precision: bf16 and fp16 run under autocast. Raises UsageError for another, RunError (with its name) for a
     picture that is not finite.
     """
-    if precision not in _DTYPES:
-        raise UsageError(f"--precision {precision}: unknown; use one of {', '.join(_DTYPES)}")
-    device, dtype = next(painter.module.parameters()).device, _DTYPES[precision]
+    device, dtype = next(painter.module.parameters()).device, dtype_of(precision)
     parts = []
     for start in range(0, len(z_NL), FORWARD_IMAGES):
         z = _filled(z_NL[start : start + FORWARD_IMAGES]).to(device)

@@ -38,10 +38,12 @@ class Facts:
     card: str = ""
 
     def to_json(self) -> str:
+        """Keys are sorted: the same facts are the same text."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> Facts:
+        """Raises ValueError for no JSON, TypeError for keys that this version does not know."""
         values = json.loads(text)
         values["damage"] = tuple(values.get("damage", ()))
         return Facts(**values)
@@ -58,6 +60,7 @@ class Restorer:
         self.sha256 = sha256
 
     def to(self, device: torch.device | str) -> Restorer:
+        """Moves the module itself; returns self."""
         self.module.to(device)
         return self
 

@@ -45,6 +45,14 @@ def read(output_uri: str, where: str, options: Mapping[str, Any] | None = None) 
     return files.read(output_uri, where, options)
 
 
+def remedy(unit_id: str) -> str:
+    """For the end of a message: what a person can do about a damaged shard or Parquet part of a unit."""
+    return (
+        f"put it back from a copy, or remove it and manifest/part-{unit_id}.parquet: the same command then makes its "
+        "pictures again"
+    )
+
+
 def picture_facts(row: Row) -> dict[str, Any]:
     """What goes beside a picture in Parquet and JSON; width and height are those of the written picture."""
     if row.seed is not None:

@@ -33,6 +33,7 @@ class Files:
 
 
 def open(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Files:
+    """The sink of one unit, whose pictures are seen as they come: the unit's name plays no part."""
     return Files(output_uri, options)
 
 

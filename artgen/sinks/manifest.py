@@ -62,6 +62,7 @@ _READERS = 8
 
 
 def table(rows: Iterable[Row]) -> pa.Table:
+    """Rows in the columns of SCHEMA, in the order given."""
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from artgen.errors import StorageError
 from artgen.records import Row
-from artgen.sinks.base import picture_facts
+from artgen.sinks.base import picture_facts, remedy
 from artgen.sinks.spool import Spool
 from artgen.storage import atomic, uri
 
@@ -90,6 +90,7 @@ class Parquet:
         self._group, self._group_bytes = [], 0
 
     def commit(self) -> None:
+        """Publishes the part; one without rows is none, and an earlier one of the unit goes. Raises StorageError."""
         if not self._rows:
             # Whatever an earlier attempt at this unit left: it has no pictures now.
             self.abort()
@@ -129,20 +130,22 @@ def unit_of(name: str) -> str | None:
 
 
 def open(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Parquet:
+    """The sink of one unit; nothing is seen of it before its `commit`. Raises StorageError."""
     return Parquet(output_uri, unit_id, options)
 
 
 def rows(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a part in order, a few pictures in memory at a time; none if there is no such part."""
-    fs, path = uri.filesystem(uri.join(output_uri, FOLDER, f"part-{unit_id}.parquet"), options)
-    if not fs.exists(path):
+    """The rows of a part in order, a few pictures in memory at a time; none if there is no such part. Raises StorageError."""
+    place = uri.join(output_uri, FOLDER, f"part-{unit_id}.parquet")
+    if not uri.exists(place, options):
         return
+    fs, path = uri.filesystem(place, options)
     try:
         with fs.open(path, "rb") as file, pq.ParquetFile(file) as part:
             for batch in part.iter_batches(batch_size=8, use_threads=False):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
-        raise StorageError(f"cannot read {uri.shown(path)!r}: {uri.explain(error)}") from error
+        raise StorageError(f"cannot read {uri.shown(place)!r}: {uri.explain(error)}; {remedy(unit_id)}") from error
 
 
 def read(output_uri: str, where: str, options: Mapping[str, Any] | None = None) -> bytes:

@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 from artgen.errors import StorageError
 from artgen.records import Row
-from artgen.sinks.base import picture_facts
+from artgen.sinks.base import picture_facts, remedy
 from artgen.sinks.spool import Spool
 from artgen.storage import atomic, uri
 
@@ -44,6 +44,7 @@ class Shard:
         return f"{self._where}#{sample}{extension}"
 
     def append(self, member: str, data: bytes) -> None:
+        """Adds one member as it is. Raises StorageError."""
         header = tarfile.TarInfo(member)
         header.size = len(data)
         with atomic.explained(self._uri):
@@ -53,6 +54,7 @@ class Shard:
         self._members += 1
 
     def commit(self) -> None:
+        """Publishes the shard; one without members is none, and an earlier one of the unit goes. Raises StorageError."""
         if not self._members:
             # Whatever an earlier attempt at this unit left: it has no pictures now.
             self.abort()
@@ -74,6 +76,7 @@ def unit_of(name: str) -> str | None:
 
 
 def open(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Shard:
+    """The sink of one unit; nothing is seen of it before its `commit`. Raises StorageError."""
     return Shard(output_uri, unit_id, options)
 
 
@@ -99,27 +102,43 @@ def read(output_uri: str, where: str, options: Mapping[str, Any] | None = None) 
 
 
 def drop(output_uri: str, unit_id: str, keys: Set[str], options: Mapping[str, Any] | None = None) -> int:
-    """Rewrites a shard without the samples of `keys`, atomically; returns how many samples went."""
-    fs, path = uri.filesystem(uri.join(output_uri, FOLDER, f"{unit_id}.tar"), options)
-    if not fs.exists(path):
+    """Rewrites a shard without the samples of `keys`, atomically; returns how many samples went. Raises StorageError, with
+    nothing changed, for a shard that is damaged.
+    """
+    place = uri.join(output_uri, FOLDER, f"{unit_id}.tar")
+    if not uri.exists(place, options):
         return 0
-    with cast(IO[bytes], fs.open(path, "rb")) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        doomed = set()
-        for header in tar:
-            if header.name.endswith(".json") and json.loads(_data(tar, header))["key"] in keys:
-                doomed.add(header.name.removesuffix(".json"))
-        if not doomed:
-            return 0
-        sink = open(output_uri, unit_id, options)
-        try:
-            for header in tar:
+    fs, path = uri.filesystem(place, options)
+    sink = open(output_uri, unit_id, options)
+    try:
+        with cast(IO[bytes], fs.open(path, "rb")) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            doomed = _samples_of(keys, tar, file)
+            for header in tar if doomed else ():
                 if posixpath.splitext(header.name)[0] not in doomed:
                     sink.append(header.name, _data(tar, header))
-        except BaseException:
-            sink.abort()
-            raise
-    sink.commit()
+    except (OSError, tarfile.TarError, ValueError, KeyError) as error:
+        sink.abort()
+        raise StorageError(f"cannot read {uri.shown(place)!r}: {uri.explain(error)}; {remedy(unit_id)}") from error
+    except BaseException:
+        sink.abort()
+        raise
+    if doomed:
+        sink.commit()
+    else:
+        sink.abort()
     return len(doomed)
+
+
+def _samples_of(keys: Set[str], tar: tarfile.TarFile, file: IO[bytes]) -> set[str]:
+    samples = set()
+    for header in tar:
+        if header.name.endswith(".json") and json.loads(_data(tar, header))["key"] in keys:
+            samples.add(header.name.removesuffix(".json"))
+    # tarfile takes a broken header for the end, and a shard rewritten so would lose what comes behind it.
+    file.seek(tar.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"no member begins at byte {tar.offset}, where one should, nor is it the end")
+    return samples
 
 
 def _data(tar: tarfile.TarFile, header: tarfile.TarInfo) -> bytes:

@@ -25,4 +25,5 @@ class Spool:
         self._stack.close()
 
     def discard(self) -> None:
+        """Does nothing after `publish`."""
         self._stack.__exit__(_Aborted, _Aborted(), None)

@@ -146,7 +146,7 @@ def _publish(spool: str, uri: str, options: uris.Options | None) -> None:
         return
     fs, path = uris.filesystem(uri, options)
     _make_parents(fs, path)
-    if not {"s3", "s3a"} & set(_protocols(fs)):
+    if not {"s3", "s3a"} & set(uris.protocols(fs)):
         fs.put_file(spool, path)
         return
     part_bytes = max(_PART_BYTES, os.path.getsize(spool) // _MOST_PARTS)
@@ -160,13 +160,9 @@ def _publish(spool: str, uri: str, options: uris.Options | None) -> None:
                 raise
 
 
-def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
 def _make_parents(fs: AbstractFileSystem, path: str) -> None:
     """Folders, for filesystems that have them; object stores do not, and s3fs would try to make a bucket."""
-    if not {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"} & set(_protocols(fs)):
+    if not {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"} & set(uris.protocols(fs)):
         fs.makedirs(fs._parent(path), exist_ok=True)
 
 

@@ -36,7 +36,9 @@ class Blob(Protocol):
     size: int
     version: str
 
-    def fetch(self, start: int, end: int) -> bytes: ...
+    def fetch(self, start: int, end: int) -> bytes:
+        """The bytes [start, end). Raises OSError for one file, StorageError for its store."""
+        ...
 
 
 class LocalBlob:

@@ -2,11 +2,12 @@
 
 The leases of a folder are numbered, `<name>-000001`, `<name>-000002`, ...; who creates the next number (a conditional put,
 so only one can) is the holder, and removes the earlier ones. A lease that was given back says `ended`. Whoever waits goes by
-changes of the bytes, never by clocks.
+changes of the bytes, never by clocks. A holder that slept too long finds at its next renewal that the last lease is another's.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from artgen.errors import StorageError
+from artgen.errors import RunError, StorageError
 from artgen.storage import atomic
 from artgen.storage import uri as uris
 from artgen.storage.owner import is_gone, this_host
@@ -29,24 +30,38 @@ RENEW_S = 5.0
 POLL_S = 1.0
 
 
+class _Lost(BaseException):
+    """Comes into the thread that holds as Ctrl-C does, wherever it is, so no `except Exception` on its way takes it for its
+    own, and nothing that is written after an error or an interruption is written after it.
+    """
+
+
 @contextmanager
 def hold(folder: str, name: str, say: Callable[[str], None], options: uris.Options | None = None) -> Iterator[None]:
-    """Holds the lease `name` of `folder`; waits while another holds it, and says so. Raises StorageError."""
+    """Holds the lease `name` of `folder`; waits while another holds it, and says so. Raises StorageError, and RunError when
+    another took the lease over: it breaks off the block at the next renewal, or when the call under way then returns.
+    """
     facts = {
         "host": this_host(), "machine": platform.node(), "pid": os.getpid(), "token": secrets.token_hex(8),
         "renewed": 0, "ended": False,
     }  # fmt: skip
     place = _acquire(folder, name, facts, say, options)
-    ended = threading.Event()
-    renewal = threading.Thread(target=_renew, args=(place, facts, ended, options), daemon=True)
+    ended, holder = threading.Event(), threading.get_ident()
+    told = (folder, name, place, facts, ended, holder, options)
+    renewal = threading.Thread(target=_renew, args=told, daemon=True)
     renewal.start()
     try:
-        yield
-    finally:
-        ended.set()
-        renewal.join()
-        with suppress(StorageError):  # then the next waits LEASE_S
-            atomic.write(place, _json({**facts, "ended": True}), options)
+        try:
+            yield
+        finally:
+            ended.set()
+            renewal.join()
+    except _Lost:
+        raise RunError(
+            f"this artgen has lost its lease on {uris.shown(folder)} and writes no more: it gave no sign for {LEASE_S:g} s "
+            "(asleep, or cut off from the store) and another took over, or the lease was removed; what is done is kept, and "
+            "the same command goes on from there"
+        ) from None
 
 
 def _acquire(
@@ -107,11 +122,21 @@ def _create(place: str, facts: dict[str, Any], options: uris.Options | None) -> 
     return data is not None and json.loads(data)["token"] == facts["token"]
 
 
-def _renew(place: str, facts: dict[str, Any], ended: threading.Event, options: uris.Options | None) -> None:
-    while not ended.wait(RENEW_S):
+def _renew(
+    folder: str, name: str, place: str, facts: dict[str, Any], ended: threading.Event, holder: int,
+    options: uris.Options | None,
+) -> None:  # fmt: skip
+    """Renews the lease and at the end gives it back, as long as it is ours; tells the thread `holder` when it is not."""
+    while not facts["ended"]:
+        facts["ended"] = ended.wait(RENEW_S)
         facts["renewed"] += 1
-        with suppress(StorageError):  # the next renewal may get through
-            atomic.write(place, _json(facts), options)
+        with suppress(StorageError):  # the next renewal may get through; after the last, who is next waits LEASE_S
+            _, data = _latest(folder, name, options)
+            if data is not None and facts["token"].encode() in data:
+                atomic.write(place, _json(facts), options)
+            elif not facts["ended"]:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(holder), ctypes.py_object(_Lost))
+                return
 
 
 def _json(facts: dict[str, Any]) -> bytes:

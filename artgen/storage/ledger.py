@@ -16,6 +16,7 @@ _PART = re.compile(r"part-(?P<unit>[0-9a-f]{8}-\d{6,})(?:\.(?P<start>\d+)-(?P<st
 
 
 def part_uri(output: str, unit: str) -> str:
+    """Where the rows of a unit, or of a part `<unit>.<start>-<stop>` of one, are committed."""
     return uri.join(output, "manifest", f"part-{unit}.parquet")
 
 

@@ -93,7 +93,7 @@ def items(root: Root, exclude: str = "") -> Iterator[Item]:
         info = fs.info(root.path)
         yield _remote_file(fs, root.path, root.path.rpartition("/")[2], info)
         return
-    walk: Any = _objects_s3 if "s3" in _protocols(fs) else _walk_remote
+    walk: Any = _objects_s3 if "s3" in uris.protocols(fs) else _walk_remote
     barred = uris.normal(exclude) + "/" if exclude else None
     try:
         for item in walk(fs, root):
@@ -262,14 +262,10 @@ def _nearby(path: str, fs: AbstractFileSystem | None) -> str:
 
 
 def _first_names(fs: Any, folder: str) -> list[str]:
-    if "s3" not in _protocols(fs):
+    if "s3" not in uris.protocols(fs):
         return [str(name) for name in fs.ls(folder, detail=False)[:1000]]
     bucket, below, _ = fs.split_path(folder)  # one page; s3fs would list a folder of millions to its end
     below = below.rstrip("/") + "/" if below else ""
     page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=below, Delimiter="/", **fs.req_kw)
     files = [found["Key"] for found in page.get("Contents", ()) if found["Key"] != below]
     return files + [found["Prefix"] for found in page.get("CommonPrefixes", ())]
-
-
-def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)

@@ -86,6 +86,7 @@ class Names:
         return found
 
     def close(self) -> None:
+        """Drops the temporary file; no name can be asked for after it."""
         self._db.close()
 
     def __enter__(self) -> Names:

@@ -101,6 +101,11 @@ def filesystem(uri: str, options: Options | None = None) -> tuple[AbstractFileSy
     return fs, str(path)
 
 
+def protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
+    """Every name that a filesystem goes by, such as ("s3", "s3a")."""
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
 def _make_patient(fs: Any) -> None:
     """s3fs by itself gives up at once on what a store answers under load unless its text says SlowDown (an answer to HEAD
     has no text), and on a connection that breaks in the middle of a body.

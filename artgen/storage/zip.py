@@ -87,6 +87,7 @@ class Others:
         self._at = {entry.header_offset: entry for entry in self._zip.infolist()}
 
     def read(self, offset: int, declared: int) -> bytes:
+        """The member whose local header is at `offset`; at most one byte more than declared. Raises SourceUnreadable."""
         try:
             with self._lock, self._zip.open(self._at[offset]) as file:
                 return file.read(declared + 1)

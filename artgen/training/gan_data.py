@@ -22,6 +22,7 @@ from artgen.codecs.encode import to_8_bits
 from artgen.codecs.picture import MAX_PIXELS, Picture
 from artgen.codecs.pool import GuardPool
 from artgen.errors import ImageError, UsageError
+from artgen.models.gans.spec import MODES
 from artgen.records import Source
 from artgen.storage import archive
 from artgen.training.data import stable_seed
@@ -29,8 +30,6 @@ from artgen.training.gan_labels import LISTS, classes_of, read_labels
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.memory import available_bytes
 from artgen.training.pictures import DECODE_TIMEOUT_S, list_sources, parts_of
-
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 AHEAD_PER_THREAD = 8
 Shape = tuple[int, int, int]
@@ -195,9 +194,9 @@ def fitted(picture: Picture, height: int, width: int, channels: int) -> Fitted:
         white = Image.new(image.mode, image.size, "white")
         image = Image.composite(image, white, Image.fromarray(alpha))
         changes.append("laid on white")
-    if image.mode != _MODES[channels]:
-        changes.append(f"{image.mode} to {_MODES[channels]}")
-        image = image.convert(_MODES[channels])
+    if image.mode != MODES[channels]:
+        changes.append(f"{image.mode} to {MODES[channels]}")
+        image = image.convert(MODES[channels])
     box = _middle(image.size, height, width)
     if box != (0, 0, *image.size):
         changes.append("cropped")

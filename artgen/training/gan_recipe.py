@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 from artgen import config
 from artgen.errors import UsageError
-from artgen.training.recipe import check_range
+from artgen.training.recipe import SHIPPED, check_range, find_recipe, recipe_names
+
+# A folder of their own: a recipe called `default` trains a restorer.
+_SHIPPED = SHIPPED / "gan"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,16 +93,18 @@ class GanRecipe:
 
     @property
     def steps(self) -> int:
+        """Of the whole run; the last one may go past `images`."""
         return -(-self.images // self.batch_images)
 
     @property
     def look_steps(self) -> int:
+        """From one look to the next."""
         return -(-self.look_images // self.batch_images)
 
 
 def gan_recipe_names() -> list[str]:
     """Recipes shipped with the package."""
-    return sorted(file.name[:-5] for file in _shipped().iterdir() if file.name.endswith(".toml"))
+    return recipe_names(_SHIPPED)
 
 
 def load_gan_recipe(
@@ -111,23 +114,6 @@ def load_gan_recipe(
 
     Raises UsageError: no such recipe, not TOML, an unknown key or a value of the wrong type or out of range.
     """
-    changes = {key.replace("-", "_"): value for key, value in (changes or {}).items()}
-    known = [key.name for key in fields(GanRecipe)]
-    for key in changes:
-        if key not in known:
-            near = get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise UsageError(f"unknown key {key!r} of a GAN's recipe; {hint}")
-    if name in gan_recipe_names():
-        with resources.as_file(_shipped() / f"{name}.toml") as file:
-            return config.load(GanRecipe, changes, file=str(file), sets=sets)
-    if not Path(name).is_file():
-        raise UsageError(
-            f"no GAN recipe {name!r}; shipped are {', '.join(gan_recipe_names())}, or give a .toml file"
-        )
-    return config.load(GanRecipe, changes, file=name, sets=sets)
-
-
-def _shipped() -> Any:
-    # A folder of their own: a recipe called `default` trains a restorer.
-    return resources.files("artgen.recipes") / "gan"
+    changes = config.checked(GanRecipe, changes or {}, "of a GAN's recipe;")
+    with resources.as_file(find_recipe(name, _SHIPPED, "GAN recipe")) as file:
+        return config.load(GanRecipe, changes, file=str(file), sets=sets)

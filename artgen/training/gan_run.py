@@ -137,6 +137,7 @@ class Course:
 
 
 def log_numbers(numbers: Mapping[str, Any]) -> None:
+    """The `report` of a run that was given none: a line of Python's log."""
     log.info("%s", "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items()))
 
 

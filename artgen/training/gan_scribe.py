@@ -28,6 +28,8 @@ Tell = Callable[[Mapping[str, Any]], None]
 
 @dataclasses.dataclass
 class GanScribe:
+    """What rank 0 writes; `begin` comes first, `end` last."""
+
     run: str
     recipe: GanRecipe
     facts: GanFacts
@@ -36,6 +38,7 @@ class GanScribe:
     options: uri.Options | None
 
     def begin(self, pictures: RealPictures, resumed_at: int) -> None:
+        """What is known before the first step. resumed_at: the step that the run goes on from, -1 for a new one."""
         self._write("recipe.json", _json(dataclasses.asdict(self.recipe)))
         count = len(pictures.pixels_NCHW)
         self._write("data.json", _json({
@@ -53,6 +56,7 @@ class GanScribe:
         })  # fmt: skip
 
     def report(self, numbers: Mapping[str, float]) -> None:
+        """Adds progress (0..1) and the seconds left."""
         progress = progress_of(self.state, self.recipe)
         left_s = self.state.seconds * (1 / progress - 1) if progress else 0.0
         self._tell({**numbers, "progress": progress, "left_s": left_s})
@@ -77,6 +81,7 @@ class GanScribe:
         self.tell(line)
 
     def end(self) -> None:
+        """The film of the running mean; closes the log."""
         self._write("interpolation.gif", film(Painter(self.state.mean, self.facts, "in training")))
         self._journal.close()
 

@@ -85,15 +85,18 @@ class Step:
         self.dice_4KB = [throw(recipe.batch_images, dice) for _ in range(4)]
 
     def real(self, shard: int) -> tuple[Tensor, Tensor | None]:
+        """The pictures of a shard, -1..1, B x C x H x W, and their labels."""
         pixels, labels = self.reals(self.first + shard * self.images, self.images)
         return from_bytes(pixels.to(self.device)), None if labels is None else labels.to(self.device)
 
     def fake(self, shard: int, side: int, labels_B: Tensor | None) -> Tensor:
+        """side: of the latent numbers: 0 for the discriminator's loss, 1 for the generator's."""
         z_BL = self.z_2BL[side, shard * self.images : (shard + 1) * self.images].to(self.device)
         with self.autocast:
             return self.state.generator(z_BL, labels_B).float()
 
     def logits(self, x_BCHW: Tensor, labels_B: Tensor | None, shard: int, which: int) -> Tensor:
+        """Of pictures that are augmented first. which: of four chances, one for each call of a step."""
         dice_KB = self.dice_4KB[which][:, shard * self.images : (shard + 1) * self.images]
         with self.autocast:
             return self.state.discriminator(augment(x_BCHW, self.now.augment, dice_KB), labels_B).float()
@@ -119,6 +122,7 @@ class Step:
         return loss + self.gamma / 2 * (r1 + r2), told
 
     def generator(self, shard: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss, for one backward pass; and what there is to tell."""
         x_BCHW, labels_B = self.real(shard)
         fake_B = self.logits(self.fake(shard, 1, labels_B), labels_B, shard, 3)
         with torch.no_grad():

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from artgen.codecs.encode import to_8_bits
 from artgen.codecs.picture import MAX_PIXELS
 from artgen.codecs.pool import GuardPool
 from artgen.errors import ImageError, UsageError
@@ -168,6 +169,5 @@ class Pictures:
 
 def _as_bytes(pixels: np.ndarray) -> np.ndarray:
     """HxWxC of 8 or 16 bits to uint8, HxW where C = 1; 16 bits are rounded, not cut."""
-    if pixels.dtype != np.uint8:
-        pixels = ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    pixels = to_8_bits(pixels)
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels

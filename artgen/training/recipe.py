@@ -7,16 +7,18 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
-from artgen.config import worker_range
+from artgen.config import nearest, worker_range
 from artgen.errors import UsageError
 from artgen.training.losses import LOSSES
 from artgen.training.mixtures import DEFAULT_WEIGHTS
 from artgen.training.optimizers import OPTIMIZERS
+
+SHIPPED = resources.files("artgen.recipes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +122,19 @@ def check_range(name: str, value: float, least: float, most: float = math.inf) -
         raise UsageError(f"{name} is {value}; use {bounds}")
 
 
-def recipe_names() -> list[str]:
+def recipe_names(shipped: Traversable = SHIPPED) -> list[str]:
     """Recipes shipped with the package."""
-    return sorted(f.name[:-5] for f in resources.files("artgen.recipes").iterdir() if f.name.endswith(".toml"))
+    return sorted(file.name[:-5] for file in shipped.iterdir() if file.name.endswith(".toml"))
+
+
+def find_recipe(name: str, shipped: Traversable = SHIPPED, kind: str = "recipe") -> Traversable:
+    """A shipped recipe by name or a TOML file by path. Raises UsageError where there is neither."""
+    names = recipe_names(shipped)
+    if name in names:
+        return shipped / f"{name}.toml"
+    if not Path(name).is_file():
+        raise UsageError(f"no {kind} {name!r}; shipped are {', '.join(names)}, or give a .toml file")
+    return Path(name)
 
 
 def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> RestorerRecipe:
@@ -130,12 +142,7 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Restorer
 
     Raises UsageError: no such recipe, not TOML, an unknown key or a value of the wrong type.
     """
-    if name in recipe_names():
-        text = resources.files("artgen.recipes").joinpath(f"{name}.toml").read_text("utf-8")
-    elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
-    else:
-        raise UsageError(f"no recipe {name!r}; shipped are {', '.join(recipe_names())}, or give a .toml file")
+    text = find_recipe(name).read_text("utf-8")
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -149,9 +156,7 @@ def make_recipe(values: Mapping[str, Any], source: str) -> RestorerRecipe:
     example = RestorerRecipe()
     for key, value in values.items():
         if key not in fields:
-            near = get_close_matches(key, fields, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
-            raise UsageError(f"unknown key {key!r} in the recipe {source!r}; {hint}")
+            raise UsageError(f"unknown key {key!r} in the recipe {source!r}; {nearest(key, list(fields))}")
         wanted = type(getattr(example, key))
         fits = isinstance(value, (int, float)) if wanted is float else isinstance(value, wanted)
         if not fits or (isinstance(value, bool) and wanted is not bool):

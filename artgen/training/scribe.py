@@ -60,6 +60,7 @@ class Scribe:
             self._journal.line({"changed": changed})
 
     def report(self, numbers: Mapping[str, float]) -> None:
+        """Adds progress (0..1), the seconds left and, where a validation is due, its scores."""
         state, recipe = self.state, self.recipe
         if self.held and state.step % recipe.validate_steps < recipe.report_steps:
             numbers = {**numbers, **self._validate(f"step-{state.step:08d}")}
@@ -70,9 +71,11 @@ class Scribe:
         self.tell(numbers)
 
     def note(self, facts: Mapping[str, Any]) -> None:
+        """A line of the log that is no report."""
         self._journal.line(facts)
 
     def end(self) -> None:
+        """The last validation; closes the log."""
         if self.held:
             self._journal.numbers(self.state.step, self._validate("final"))
         self._journal.close()
@@ -132,4 +135,5 @@ def _listed(data: Mapping[str, Any]) -> str:
 
 
 def log_line(numbers: Mapping[str, float]) -> None:
+    """The `report` of a run that was given none: a line of Python's log."""
     log.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in numbers.items()))

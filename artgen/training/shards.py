@@ -45,6 +45,7 @@ class Shards:
 
     @property
     def total(self) -> int:
+        """Shards of a batch: `count`, or one for each worker."""
         return self.count or self.world
 
     @property

@@ -19,13 +19,12 @@ from artgen.codecs.pool import GuardPool
 from artgen.errors import ImageError, RunError
 from artgen.inference.sample import sample
 from artgen.models.gans import weights
-from artgen.models.gans.spec import Painter
+from artgen.models.gans.spec import MODES, Painter
 from artgen.records import Entry, Row
 from artgen.storage import uri
 from artgen.work.seeds import Seeds
 from artgen.work.unit import Made
 
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # Passes whose pictures wait for their threads: more than two units under way at once need.
 PASSES_KEPT = 8
 # A picture takes seconds at most, wherever it is made: no flag for it.
@@ -71,6 +70,7 @@ class GenerateJob:
         return Generation(self, model)
 
     def classes_of(self, seeds: Sequence[int]) -> list[int] | None:
+        """The class number of each seed; None for a model without classes."""
         return [self.classes[seed % len(self.classes)] for seed in seeds] if self.classes else None
 
 
@@ -99,6 +99,7 @@ class Generation:
         self._stop.set()
 
     def close(self) -> None:
+        """Waits for the pass under way; those that have not begun are dropped."""
         self._brush.shutdown(cancel_futures=True)
 
     def make(self, entry: Entry) -> Made:

@@ -13,17 +13,19 @@ NAME = "lock"
 
 
 @contextmanager
-def only_driver(output: str, say: Callable[[str], None], options: uri.Options | None = None) -> Iterator[None]:
-    """Holds OUTPUT/_artgen/lock, which the kernel frees with the process, however it ends. The folder must exist.
+def only_driver(
+    output: str, say: Callable[[str], None], options: uri.Options | None = None, folder: str = "_artgen"
+) -> Iterator[None]:
+    """Holds OUTPUT/<folder>/lock, which the kernel frees with the process, however it ends. The folder must exist.
 
     Waits while another process holds it, and says so: after its end there is nothing left to do, or the rest.
-    Stores have a lease instead (storage/lease.py); file systems without locks have neither.
+    Stores have a lease instead (storage/lease.py), which can be lost: RunError; file systems without locks have neither.
     """
     if not uri.is_local(output):
-        with lease.hold(uri.join(output, "_artgen"), NAME, say, options):
+        with lease.hold(uri.join(output, folder), NAME, say, options):
             yield
         return
-    fd = os.open(uri.local_path(uri.join(output, "_artgen", NAME)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    fd = os.open(uri.local_path(uri.join(output, folder, NAME)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         with suppress(OSError):  # a file system without locks
             _acquire(fd, output, say)

@@ -96,6 +96,7 @@ class Restoration:
         self._guards.interrupt()
 
     def close(self) -> None:
+        """Ends the decoder processes too, also those that it was given."""
         self._guards.close()
         self._reader.close()
 
@@ -245,6 +246,7 @@ class Clock:
         self.start()
 
     def start(self) -> None:
+        """The time runs from now on; what went before does not count."""
         self.deadline = time.monotonic() + self._limit_s if self._limit_s else None
 
     def left_s(self) -> float | None:
@@ -257,6 +259,7 @@ class Clock:
             raise ImageTimeout(self.told(step))
 
     def told(self, step: str) -> str:
+        """The text of an ImageTimeout; step as of `check`."""
         return f"not {step} within {self._limit_s:g} s: raise --image-timeout"
 
 
@@ -270,6 +273,7 @@ class PixelGate:
 
     @contextmanager
     def enter(self, pixels: int) -> Iterator[None]:
+        """Waits for room and holds it until the context ends."""
         with self._changed:
             self._changed.wait_for(lambda: self._inside == 0 or self._inside + pixels <= self._limit)
             self._inside += pixels

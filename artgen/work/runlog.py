@@ -34,6 +34,7 @@ def location(output: str) -> str:
 
 
 def read(output: str, options: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """None where there is no run.json."""
     data = uri.read_or_none(location(output), options)
     return None if data is None else json.loads(data)
 
@@ -66,6 +67,7 @@ def run_facts(
 
 
 def now() -> datetime:
+    """In UTC."""
     return datetime.now(UTC)
 
 

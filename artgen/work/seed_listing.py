@@ -23,9 +23,11 @@ class SeedListing:
         self._all = self.seeds = seeds
 
     def count(self) -> int:
+        """Pictures still to be done."""
         return len(self.seeds)
 
     def digest(self, *, todo: bool = False) -> str:
+        """SHA-256 of all seeds or of those still to be done."""
         return hashlib.sha256(f"seeds {self.seeds if todo else self._all}".encode()).hexdigest()
 
     def subtract_done(self, output: str, *, retry_failed: bool, options: dict[str, Any] | None = None) -> None:

@@ -106,6 +106,7 @@ def _short(text: str) -> str:
 
 
 def key_of(seed: int) -> str:
+    """Nine digits or more: below 10^9 keys sort as their seeds."""
     return f"seed-{seed:09d}"
 
 

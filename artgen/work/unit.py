@@ -168,6 +168,7 @@ def _commit(unit: Unit, made: Iterator[Made], publish: Publish, on_image: Callab
 
 
 def outcome(unit_id: str, rows: list[Row]) -> Outcome:
+    """The sums over the rows of a unit, and its first five failures."""
     failures = [(row.key, f"{row.error_type}: {row.error_message}") for row in rows if row.status == "failed"]
     return Outcome(
         unit=unit_id,

@@ -19,6 +19,7 @@ class LatentInput(nn.Module):
         self.width = 2 * latent if classes else latent
 
     def forward(self, z_BL: Tensor, labels_B: Tensor | None) -> Tensor:
+        """Returns B x `width`."""
         if self.embedding is None:
             return z_BL
         return torch.cat([z_BL, self.embedding(labels_B).to(z_BL.dtype)], dim=1)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from artgen.errors import UsageError
 
 SMALLEST_PX, LARGEST_PX = 28, 256
-CHANNELS = {1: "grey", 3: "RGB", 4: "RGBA"}
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Of a generator's pictures, by channels, in Pillow's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,13 @@ class GanFacts:
         for name, side in (("height", self.height), ("width", self.width)):
             if not SMALLEST_PX <= side <= LARGEST_PX:
                 raise UsageError(f"{name} is {side}; generators make {SMALLEST_PX} to {LARGEST_PX} pixels a side")
-        if self.channels not in CHANNELS:
+        if self.channels not in MODES:
             raise UsageError(f"channels is {self.channels}; use 1 (grey), 3 (RGB) or 4 (RGBA)")
         if self.latent < 1:
             raise UsageError(f"latent is {self.latent}; it must be at least 1")
 
     def to_json(self) -> str:
+        """Keys are sorted: the same facts are the same text."""
         return json.dumps(asdict(self), sort_keys=True)
 
     def deciding(self) -> dict[str, Any]:
@@ -55,6 +57,7 @@ class GanFacts:
 
     @staticmethod
     def from_json(text: str) -> GanFacts:
+        """Raises ValueError for no JSON, TypeError for keys that this version does not know."""
         values = json.loads(text)
         values["classes"] = tuple(values.get("classes", ()))
         return GanFacts(**values)
@@ -71,6 +74,7 @@ class Painter:
         self.sha256 = sha256
 
     def to(self, device: torch.device | str) -> Painter:
+        """Moves the module itself; returns self."""
         self.module.to(device)
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from artgen.commands import damage
+from artgen.console import Console
 from artgen.storage import targz
 from artgen.storage.atomic import PREFIX
 from artgen.storage.owner import this_host
+from artgen.work.lock import only_driver
 from tests import pictures
 from tests.runs import artgen_here, files_of_at_most, tree
 
@@ -115,6 +118,47 @@ def test_the_same_command_after_the_end_changes_nothing(
     assert tree(tmp_path / "undisturbed") == undisturbed
 
 
+def test_one_at_a_time_on_an_output(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Console, "say", lambda _, text: said.append(text))
+    output = tmp_path / "out"
+    (output / "_damage").mkdir(parents=True)
+    args = {"input": str(source), "output": str(output), "noise": 25.0, "missing": 0.2}
+    second = threading.Thread(target=damage.damage, args=(args, Console(quiet=True)), daemon=True)
+    with only_driver(str(output), said.append, folder="_damage"):
+        second.start()
+        second.join(3)
+        assert second.is_alive()
+        assert not (output / "images").exists()
+    second.join(60)
+    assert (output / "damage.jsonl").exists()
+    assert len(said) == 1
+    assert f"is at work on OUTPUT {output}: waiting for its end" in said[0]
+
+
+def test_the_second_of_two_finds_what_the_first_did(
+    source: Path, tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it looked at OUTPUT before the first wrote anything."""
+    first = artgen_here("damage", source, tmp_path / "first", *FLAGS)  # two pictures
+    assert first.returncode == 1
+    real = damage.only_driver
+
+    def first_was_here(output: str, *rest: Any) -> Any:
+        (tmp_path / "first" / "_damage").rename(tmp_path / "kept")
+        for path in (tmp_path / "kept").iterdir():
+            path.rename(Path(output) / "_damage" / path.name)
+        (tmp_path / "first" / "images").rename(Path(output) / "images")
+        (tmp_path / "first" / "masks").rename(Path(output) / "masks")
+        return real(output, *rest)
+
+    monkeypatch.setattr(damage, "only_driver", first_was_here)
+    second = artgen_here("damage", source, tmp_path / "second", *FLAGS)
+    assert second.returncode == 0, second.stderr
+    assert "2 of 5 images are already done" in second.stderr
+    assert made == ["0.png", "1.png", "Ctrl-C", "2.png", "3.png", "4.png"]
+
+
 def test_failed_images_are_tried_again_and_stay_in_their_place(source: Path, tmp_path: Path) -> None:
     (source / "1.png").write_bytes(b"\x89PNG no more")
     for _ in range(2):
@@ -201,7 +245,7 @@ def test_storage_options_open_input_and_output(source: Path, tmp_path: Path) -> 
     assert result.returncode == 0, result.stderr
     found = Locked(secret="open").find("/damage-test/out")
     Locked(secret="open").get("/damage-test/out/", str(tmp_path / "got"), recursive=True)
-    assert len(found) == 2 * COUNT + 2, found
+    assert len(found) == 2 * COUNT + 3, found  # pictures, masks; record, lease, damage.jsonl
     assert artgen_here("damage", source, tmp_path / "out", *FLAGS).returncode == 0
     assert tree(tmp_path / "got" / "images") == tree(tmp_path / "out" / "images")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from artgen.errors import StorageError
@@ -108,9 +109,19 @@ def test_a_row_that_is_gone_says_which(tmp_path: Path, where: str) -> None:
 def test_a_broken_part_says_which(tmp_path: Path) -> None:
     (tmp_path / "parquet").mkdir()
     (tmp_path / PART).write_bytes(b"not parquet")
-    with pytest.raises(StorageError, match=UNIT):
+    with pytest.raises(StorageError, match=rf"{PART}.* remove it and manifest/part-{UNIT}\.parquet"):
         parquet.drop(str(tmp_path), UNIT, {"a"})
     assert list(files_below(tmp_path)) == [PART]
+
+
+def test_a_store_that_does_not_answer_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryFileSystem, "exists", away)
+    with pytest.raises(StorageError, match=f"memory://out/{PART}.*not there now"):
+        parquet.drop("memory://out", UNIT, {"a"})
+
+
+def away(*_: object) -> bool:
+    raise ConnectionError("not there now")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from artgen.errors import StorageError
 from artgen.sinks import base, shards
@@ -93,6 +94,34 @@ def test_a_dropped_key_leaves_the_shard_as_if_it_had_never_been_there(tmp_path: 
     assert shards.drop(str(tmp_path / "all"), UNIT, set(KEYS)) == 3
     assert files_below(tmp_path / "all") == {}
     assert shards.drop(str(tmp_path / "all"), UNIT, set(KEYS)) == 0
+
+
+@pytest.mark.parametrize("at", ["the first header", "a later header", "the end", "a JSON file"])
+def test_a_damaged_shard_says_which_and_what_to_do_and_is_not_rewritten(tmp_path: Path, at: str) -> None:
+    write(tmp_path, ["a", "b", "c"])
+    path = tmp_path / SHARD
+    with tarfile.open(path) as tar:
+        _, facts, later, *_ = tar.getmembers()
+    data = bytearray(path.read_bytes())
+    if at == "the end":
+        del data[later.offset_data + 10 :]
+    else:
+        begin = {"the first header": 0, "a later header": later.offset, "a JSON file": facts.offset_data}[at]
+        data[begin : begin + 20] = b"\xff" * 20
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match=rf"{SHARD}.* remove it and manifest/part-{UNIT}\.parquet"):
+        shards.drop(str(tmp_path), UNIT, {"a"})
+    assert files_below(tmp_path) == {SHARD: bytes(data)}
+
+
+def test_a_store_that_does_not_answer_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryFileSystem, "exists", away)
+    with pytest.raises(StorageError, match=f"memory://out/{SHARD}.*not there now"):
+        shards.drop("memory://out", UNIT, {"a"})
+
+
+def away(*_: object) -> bool:
+    raise ConnectionError("not there now")
 
 
 @pytest.mark.parametrize("where", [f"{SHARD}#none.png", "shards/none.tar#a.png"])
