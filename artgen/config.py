@@ -19,6 +19,8 @@ MOST_PIXELS = 10**12
 MOST_GRID = 256
 MOST_FRAMES = 10_000
 LONGEST_S = 10**7
+QUALITY = 90
+FRAMES = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class RunConfig:
     to: tuple[Sink, ...] = ("png",)
     unit_images: int = 0
     overwrite: bool = False
-    quality: int = 90
+    quality: int = QUALITY
     c2pa: str | None = None
     engine: Literal["auto", "local", "ray"] = "auto"
     address: str | None = None
@@ -69,7 +71,8 @@ class RunConfig:
 class RestoreConfig(RunConfig):
     """Everything that `artgen restore` can be told.
 
-    tile, overlap: pixels of the input (0, None: by device, the model's own). batch: tiles per forward (0: by device).
+    tile, overlap: pixels of the input (0, None: by device, the model's own, for which a smaller tile grows). batch: tiles
+    per forward (0: by device).
     image_timeout: seconds, 0 for none. strength: 0 returns the input, 1 the model's picture.
     """
 
@@ -108,6 +111,7 @@ class RestoreConfig(RunConfig):
                     f"overlap {self.overlap} is more than three quarters of tile {self.tile}: raise --tile or lower --overlap"
                 )
         _at_least("batch", self.batch, 0)
+        _at_least("seed", self.seed, 0)
         check_limits(self.max_pixels, self.image_timeout)
         if not 0.0 <= self.strength <= 1.0:
             raise UsageError(f"strength {self.strength} is out of range: use 0 (input) to 1 (the model's picture)")
@@ -115,8 +119,11 @@ class RestoreConfig(RunConfig):
             raise UsageError("--masks and --mask-from-alpha are both given: choose one source of masks")
         if self.keep_unmasked and self.masks is None and not self.mask_from_alpha:
             raise UsageError("--keep-unmasked needs masks: add --masks URI or --mask-from-alpha")
-        if self.keep_unmasked and self.format in ("jpeg", "webp"):
-            raise UsageError(f"--keep-unmasked with --format {self.format}: only png keeps pixels bit for bit")
+        if self.keep_unmasked and self.format != "png":
+            lossy = "writes .jpg and .webp sources lossily" if self.format == "source" else "is lossy"
+            raise UsageError(
+                f"--keep-unmasked with --format {self.format}, which {lossy}: use --format png, which keeps pixels bit for bit"
+            )
         RunConfig.__post_init__(self)
 
 
@@ -125,7 +132,8 @@ class GenerateConfig(RunConfig):
     """Everything that `artgen generate` can be told.
 
     seeds: `0-9999,20000`; None: 0-63, or none where only an interpolation is asked for. classes: names or numbers; the
-    class of a seed is classes[seed modulo their number] (none given: all of the model's). truncation: 0 (the mean
+    class of a seed is classes[seed modulo their number], and one named twice is twice as frequent (none given: all of the
+    model's). truncation: 0 (the mean
     picture) to 1 (all variety). grid: pictures of grid.png, 0 for none. interpolate: seeds that frames lead along,
     `frames` from each to the next. data: the training pictures, in which the report looks for the nearest of each sample.
     seed: of the samples that the report shows; pictures follow from `seeds` alone.
@@ -138,7 +146,7 @@ class GenerateConfig(RunConfig):
     format: Literal["png", "jpeg", "webp"] = "png"
     grid: int = 0
     interpolate: str | None = None
-    frames: int = 60
+    frames: int = FRAMES
     data: str | None = None
 
     doing: ClassVar[str] = "generating"
@@ -161,6 +169,12 @@ class GenerateConfig(RunConfig):
             raise UsageError(f"grid {self.grid} is out of range: use 1 to {MOST_GRID} pictures")
         if not 2 <= self.frames <= MOST_FRAMES:
             raise UsageError(f"frames {self.frames} is out of range: use 2 to {MOST_FRAMES}")
+        if self.frames != FRAMES and self.interpolate is None:
+            raise UsageError(f"frames {self.frames} needs seeds to lead along: add --interpolate A,B")
+        if self.quality != QUALITY and self.format == "png":
+            raise UsageError(
+                f"quality {self.quality} with format png, which loses nothing: add --format jpeg or webp"
+            )
         RunConfig.__post_init__(self)
 
 
@@ -225,13 +239,13 @@ def load(
 
 
 def read_toml(file: str) -> dict[str, Any]:
-    """What --config names. Raises UsageError where it cannot be read or is not TOML."""
+    """What --config or a GAN's --recipe names. Raises UsageError where it cannot be read or is not TOML."""
     try:
         return tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"cannot read --config {file!r}: {error.strerror}") from error
+        raise UsageError(f"cannot read {file!r}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {file!r} is not valid TOML: {error}") from error
+        raise UsageError(f"{file!r} is not valid TOML: {error}") from error
 
 
 def checked(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -268,7 +282,8 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
             raise UsageError(f"{key} {value!r} is not a list")
         items = value.split(",") if isinstance(value, str) else list(value)
         converted = [_convert(key, item, args[0]) for item in items]
-        return tuple(dict.fromkeys(converted))
+        # A name twice is the same choice; a class twice gets twice as many seeds.
+        return tuple(dict.fromkeys(converted)) if get_origin(args[0]) is Literal else tuple(converted)
     if origin is dict:
         if not isinstance(value, dict):
             raise UsageError(f"{key} is not a table of KEY = VALUE (its text is not shown: it may hold secrets)")

@@ -13,7 +13,9 @@ class ArtgenError(Exception):
 
 
 class UsageError(ArtgenError):
-    """A wrong flag, path, model or config value; nothing was started. Quotes the value and the fix."""
+    """A wrong flag, path, model or config value; nothing was started, or the same command would never end well. Quotes the
+    value and the fix.
+    """
 
 
 class RunError(ArtgenError):

@@ -43,8 +43,10 @@ def add_shared(command: argparse.ArgumentParser, *, trains: bool = False) -> Non
     precision = (
         "auto: bf16 where the hardware is fast at it" if trains else "auto: fp32; bf16 when restoring on CUDA"
     )
-    add_flag(command, "--precision", precision, metavar="auto|fp32|bf16|fp16")
-    add_flag(command, "--seed", "seed of everything random", metavar="N")
+    add_flag(command, "--precision", precision, metavar="auto|fp32|bf16" if trains else "auto|fp32|bf16|fp16")
+    # The pictures of generate follow from --seeds, those of restore from their sources.
+    seed = "seed of everything random" if trains else "which samples the report shows; changes no picture"
+    add_flag(command, "--seed", seed, metavar="N")
     add_flag(command, "--config", "settings from a TOML file", metavar="FILE.toml")
     add_flag(command, "--set", "one setting, over all others (repeatable)", action="append", metavar="KEY=VALUE")
     add_switch(command, "--dry-run", "print the resolved plan and stop")

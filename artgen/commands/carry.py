@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -97,11 +98,16 @@ def conclude(plan: Plan, config: RunConfig, run: dict[str, Any], console: Consol
         left = sum(ref.images for ref in plan.pending(Ledger(config.output, config.storage_options)))
         why = "interrupted" if run["ended"] == "interrupted" else run["ended"]
         facts["left"] = left
-        console.result(facts, f"{why}; {left} images are left: the same command goes on from here")
+        text = f"{why}; {left} images are left: the same command goes on from here"
+        console.result(facts, text)
+        if console.quiet:  # which is about progress: what went wrong must be told
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
         return 1
     facts["report"] = write_report(config.output, config.storage_options)
     rate = f"{run['megapixels_per_second']:g} MP/s"
     text = f"{totals['ok']} images {config.done}, {totals['failed']} failed, {rate}; report: {facts['report']}"
+    if totals["failed"] and not run["images"]:
+        text += "; nothing was left to do: --retry-failed does the failed ones again"
     console.result(facts, text)
     if totals["failed"]:
         for key, reason in run["first_failures"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -75,8 +76,17 @@ def damage(args: dict[str, Any], console: Console) -> int:
             record.publish()
     failed = sum("error" in json.loads(line) for line in record.lines.values())
     facts = {"output": uri.shown(output), "images": len(record.lines) - failed, "failed": failed}
-    console.result(facts, f"{facts['images']} images damaged, {failed} failed: {facts['output']}")
+    text = f"{facts['images']} images damaged, {failed} failed: {facts['output']}"
+    console.result(facts, f"{text}; to go on: {_next_command(output, options)}")
     return 3 if failed else 0
+
+
+def _next_command(output: str, options: uri.Options | None) -> str:
+    words = ["artgen", "restore", uri.shown(uri.join(output, "images")), "RESTORED"]
+    masks = uri.join(output, "masks")
+    if uri.exists(masks, options):
+        words += ["--masks", uri.shown(masks)]
+    return shlex.join(words)
 
 
 def _go_on(record: Record, listed: Listing, damaged: Callable[[Entry], dict[str, Any]]) -> None:

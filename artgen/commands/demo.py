@@ -29,6 +29,7 @@ DAMAGE: dict[str, dict[str, float]] = {
     "cat-mixture": {"noise": 20, "salt_pepper": 0.05, "jpeg": 40},
 }
 SEED = 7
+MARKER = ".artgen-demo"  # what is not in a folder with it is never removed
 
 
 class Score(NamedTuple):
@@ -43,13 +44,16 @@ class Score(NamedTuple):
 def demo(output: str, console: Console) -> int:
     """Fills OUTPUT/damaged and OUTPUT/restored; returns 0 if the run came to its end, with the broken picture as failed row.
 
-    Raises UsageError for an OUTPUT that holds something else.
+    Raises UsageError for an OUTPUT that holds anything and was not filled by `artgen demo`.
     """
     damaged, restored = uri.join(output, "damaged"), uri.join(output, "restored")
-    if uri.names(output) and not uri.names(uri.join(restored, "_artgen")):
+    found = uri.names(output)
+    if found and MARKER not in found:
         raise UsageError(
-            f"OUTPUT {output} holds something else: choose an empty or new folder (nothing was changed)"
+            f"OUTPUT {output} is not empty and holds something else than what `artgen demo` makes (there is no {MARKER} in it): "
+            "choose an empty or new folder (nothing was changed)"
         )
+    atomic.write(uri.join(output, MARKER), b"made by artgen demo, which makes damaged and restored anew\n")
     uri.remove(damaged)
     with as_file(files("artgen") / "demo") as folder:
         _damage(folder, damaged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -15,7 +16,7 @@ from artgen.codecs.guard import Guard
 from artgen.commands.damage import check_strength
 from artgen.config import check_limits
 from artgen.console import PLAIN_EVERY_S, Console
-from artgen.errors import UsageError
+from artgen.errors import StorageError, UsageError
 from artgen.records import Source
 from artgen.storage import archive, atomic, scratch, uri
 
@@ -28,7 +29,10 @@ DECODE_TIMEOUT_S = 300.0
 
 
 def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
-    """Returns 0, or 3 if pictures of DATA could not be used. Raises UsageError for wrong damage, model or data."""
+    """Returns 0, 3 if pictures of DATA could not be used, or 1 if the result was told but not kept.
+
+    Raises UsageError for wrong damage, model or data, and for an --out that cannot be written to.
+    """
     from artgen.models.weights import load
     from artgen.training.rank import pick_device
     from artgen.work import evaluation
@@ -47,6 +51,8 @@ def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
     measure = evaluation.Evaluation(
         restorer, protocol=protocol, peers=not args.get("no_peers", False), seed=args.get("seed", 0), device=device
     )
+    if "out" in args:
+        atomic.check_writable(args["out"], options)
     unusable: dict[str, str] = {}
     with (
         TemporaryDirectory(dir=scratch.folder()) as indexes,
@@ -66,10 +72,14 @@ def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
         "not_installed": sorted(measure.missing_peers), "gave_up": dict(sorted(measure.gave_up.items())),
         "results": [evaluation.as_json(scores) for scores in results],
     }  # fmt: skip
-    if "out" in args:
-        atomic.write(uri.join(args["out"], "evaluation.json"), json.dumps(facts, indent=1).encode(), options)
-        atomic.write(uri.join(args["out"], "panel.png"), panel([scores.panel for scores in results]), options)
     console.result(facts, table(facts, results))
+    if "out" in args:
+        try:
+            atomic.write(uri.join(args["out"], "evaluation.json"), json.dumps(facts, indent=1).encode(), options)
+            atomic.write(uri.join(args["out"], "panel.png"), panel([scores.panel for scores in results]), options)
+        except StorageError as error:  # raised, it would be a second JSON object on stdout
+            print(f"artgen: {error}", file=sys.stderr)  # noqa: T201
+            return 1
     return 3 if unusable else 0
 
 

@@ -71,6 +71,7 @@ class Settings:
 def evaluate_gan(args: dict[str, Any], console: Console) -> int:
     """Returns 0, or 3 if pictures could not be read. Raises UsageError for a wrong model, data, extractor or flag."""
     from artgen.engines.local import MOST_FEEDERS, cores
+    from artgen.training.pictures import shown_parts
     from artgen.training.rank import pick_device
     from artgen.work import gan_evaluation as evaluation
     from artgen.work.picture_set import look_at
@@ -96,7 +97,7 @@ def evaluate_gan(args: dict[str, Any], console: Console) -> int:
         **_told(settings, fakes, extractor, device), "cache": kept, "metrics": evaluation.for_json(figures),
         "pairs": pairs,
         "real": {
-            "data": uri.shown(settings.data), "sha256": reals.sha256, "listed": reals.listed,
+            "data": shown_parts(settings.data), "sha256": reals.sha256, "listed": reals.listed,
             "images": reference.seen.statistics.images, "changed": reference.changed, **_failures(unusable),
         },
     }  # fmt: skip

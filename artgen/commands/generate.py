@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from artgen.commands.carry import carry, open_engine
-from artgen.commands.places import check_output, clear_output, credentials_of, options_of_model, place
+from artgen.commands.places import check_output, clear_output, credentials_of, options_of_model
 from artgen.config import EXTENSIONS, GenerateConfig
 from artgen.console import Console
 from artgen.errors import ArtgenError, UsageError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from artgen.work.generation import GenerateJob
 
 # Raised whenever the same seeds and settings give other bytes than the release before.
-PIPELINE = 2
+PIPELINE = 3
 DEFAULT_SEEDS = "0-63"
 # A commit costs as much as some pictures: smaller units would be felt.
 LEAST_UNIT_IMAGES = 128
@@ -123,11 +123,10 @@ def class_numbers(known: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int,
 
 
 def settings_of(config: GenerateConfig, job: GenerateJob) -> dict[str, Any]:
-    """What decides the output's bytes: a run may only be resumed with the same. Seeds may grow."""
+    """What decides the pictures: a run may only be resumed with the same. Seeds may grow, and the model may be moved."""
     return {
-        "command": "generate", "pipeline": PIPELINE, "model": place(config.model) if not job.named else config.model,
-        "model_sha256": job.model_sha256, "precision": job.precision, "classes": list(job.classes),
-        "truncation": job.truncation, "extension": EXTENSIONS[config.format],
+        "command": "generate", "pipeline": PIPELINE, "model_sha256": job.model_sha256, "precision": job.precision,
+        "classes": list(job.classes), "truncation": job.truncation, "extension": EXTENSIONS[config.format],
         "quality": config.quality if config.format != "png" else None, "to": sorted(config.to),
         "c2pa": job.credentials and job.credentials.signer,
     }  # fmt: skip

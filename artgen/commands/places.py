@@ -26,7 +26,11 @@ def place(source: str) -> str:
 
 def told(config: RunConfig) -> dict[str, Any]:
     """The configuration as run.json keeps it: without secrets."""
+    from artgen.training.pictures import shown_parts
+
     places = {name: value and uri.shown(value) for name, value in asdict(config).items() if name in _PLACES}
+    if places.get("data"):
+        places["data"] = shown_parts(asdict(config)["data"])
     signing = config.c2pa and ",".join(map(uri.shown, config.c2pa.split(",")))
     return {**asdict(config), **places, "c2pa": signing}
 
@@ -77,6 +81,11 @@ def check_output(config: RunConfig) -> None:
         found = uri.names(config.output, options)
     except StorageError as error:
         raise UsageError(f"OUTPUT {shown} cannot be used: {error}") from error
+    if "recipe.json" in found:
+        raise UsageError(
+            f"OUTPUT {shown} is the RUN of a training (it has a recipe.json): choose an empty or new folder "
+            "(nothing was changed)"
+        )
     if found and "_artgen" not in found:
         raise UsageError(
             f"OUTPUT {shown} is not empty and was not made by artgen: choose an empty or new folder "

@@ -48,6 +48,7 @@ def write_report(output: str, options: dict[str, Any] | None, *, sample: int | N
         return generated.write(output, seed=config.get("seed", 0), training=training, options=options, **shown)
     # No file of an image that --max-pixels allows is larger: 16 bits of red, green, blue and alpha.
     most_bytes = max(archive.MAX_BYTES, 8 * page.max_pixels_of(run))
+    shown["seed"] = (run.get("config") or {}).get("seed", 0)
     return page.write(
         output, sources=lambda units: _sources(output, units, most_bytes, options), options=options, **shown
     )

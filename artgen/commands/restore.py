@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,8 +24,10 @@ from artgen.console import Console
 from artgen.errors import StorageError, UsageError
 from artgen.records import Skipped, Source
 from artgen.storage import archive, atomic, kind, scratch, uri
+from artgen.storage.ledger import Ledger
+from artgen.storage.listing import resolve
 from artgen.work import plan as plans
-from artgen.work.listing import Listing
+from artgen.work.listing import Listing, stem
 from artgen.work.lock import only_driver
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from artgen.work.restoration import RestoreJob
 
 # Raised whenever the same input and settings give other bytes than the release before.
-PIPELINE = 5
+PIPELINE = 6
 
 
 def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -> int:
@@ -43,11 +47,14 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
     check_places(config)
     with TemporaryDirectory(dir=scratch.folder()) as indexes, closing(list_input(config, indexes)) as listed:
         check_found(config, listed)
+        tell_masks(config, listed, console)
         with closing(open_engine(config, listed.count())) as engine:
             restorer, job = make_job(config, engine.devices())
             settings = settings_of(config, job)
             if dry_run:
-                console.result(describe(config, engine.name, listed, settings))
+                facts = describe(config, engine.name, listed, settings)
+                left = left_to_do(config, listed, settings)
+                console.result({**facts, "done": facts["images"] - left, "left": left})
                 return 0
             check_output(config)
             with only_driver(config.output, console.say, config.storage_options):
@@ -69,8 +76,16 @@ def list_input(config: RestoreConfig, indexes: str) -> Listing:
         cache_dir = kept if uri.exists(kept, config.storage_options) else indexes
     except StorageError as error:
         raise UsageError(f"OUTPUT {uri.shown(config.output)} cannot be used: {error}") from error
-    masks = None if config.masks is None else _scan(config.masks, config, cache_dir)
-    return Listing(place(config.input), _scan(config.input, config, cache_dir), masks)
+    found = _scan(config.input, config, cache_dir)
+    if config.masks is None:
+        return Listing(place(config.input), found)
+    paired = _is_picture(config.input, config) and _is_picture(config.masks, config)
+    return Listing(place(config.input), found, _scan(config.masks, config, cache_dir), paired=paired)
+
+
+def _is_picture(source: str, config: RestoreConfig) -> bool:
+    """Whether this is one file that is an image, not a folder (of one, perhaps) or an archive."""
+    return resolve(source, config.storage_options).alone and kind.of(uri.shown(source)) in ("image", "unknown")
 
 
 def _scan(source: str, config: RestoreConfig, cache_dir: str) -> Iterator[Source | Skipped]:
@@ -98,7 +113,7 @@ def make_job(config: RestoreConfig, devices: Devices) -> tuple[Restorer, Restore
     """Loads the model and resolves precision, batch and overlap. Raises UsageError for what cannot be."""
     import torch
 
-    from artgen.inference.restore import RestoreOptions, check
+    from artgen.inference.restore import RestoreOptions, check, with_room
     from artgen.models.weights import load
     from artgen.work.restoration import RestoreJob
 
@@ -109,15 +124,19 @@ def make_job(config: RestoreConfig, devices: Devices) -> tuple[Restorer, Restore
     if precision == "auto":
         precision = "bf16" if device == "cuda" and restorer.facts.bfloat16 else "fp32"
     options = RestoreOptions(
-        tile=config.tile or _TILE.get(device, 512), overlap=restorer.facts.overlap if config.overlap is None else config.overlap,
+        tile=config.tile or _TILE.get(device, 512), overlap=config.overlap,
         strength=config.strength, ensemble=config.ensemble, keep_unmasked=config.keep_unmasked,
     )  # fmt: skip
+    options = with_room(options, restorer.facts)
+    if options.overlap is None:
+        options = replace(options, overlap=restorer.facts.overlap)
     check(restorer, options, masks=config.masks is not None or config.mask_from_alpha)
     job = RestoreJob(
         model=config.model, model_sha256=restorer.sha256, options=options, device=device, precision=precision,
         batch=config.batch or (16 if device != "cpu" else 1), quality=config.quality, mask_from_alpha=config.mask_from_alpha,
         max_pixels=config.max_pixels, image_timeout=config.image_timeout, storage_options=config.storage_options,
         index_folder=indexes_of(config), credentials=credentials_of(config), model_options=model_options,
+        masks=config.masks is not None,
     )  # fmt: skip
     if here != "cpu":
         restorer.to(torch.device(here))
@@ -125,11 +144,11 @@ def make_job(config: RestoreConfig, devices: Devices) -> tuple[Restorer, Restore
 
 
 def settings_of(config: RestoreConfig, job: RestoreJob) -> dict[str, Any]:
-    """What decides the output's bytes: a run may only be resumed with the same."""
+    """What decides the output's bytes: a run may only be resumed with the same. Where the model lies does not."""
     options = job.options
     lossy = config.format != "png"
     return {
-        "pipeline": PIPELINE, "model": uri.shown(config.model), "model_sha256": job.model_sha256, "precision": job.precision,
+        "pipeline": PIPELINE, "model_sha256": job.model_sha256, "precision": job.precision,
         "tile": options.tile, "overlap": options.overlap, "strength": options.strength, "ensemble": options.ensemble,
         "keep_unmasked": options.keep_unmasked, "masks": config.masks and place(config.masks),
         "mask_from_alpha": config.mask_from_alpha,
@@ -149,6 +168,51 @@ def describe(config: RestoreConfig, engine: str, listed: Listing, settings: dict
     }  # fmt: skip
 
 
+def left_to_do(config: RestoreConfig, listed: Listing, settings: dict[str, Any]) -> int:
+    """Images that a run would do, found without a change to OUTPUT. Raises UsageError where the run would refuse OUTPUT.
+
+    The rows are read only where INPUT is another than at the run before, or failures are to be done again.
+    """
+    output, options = config.output, config.storage_options
+    try:
+        found = uri.names(output, options)
+    except StorageError as error:
+        raise UsageError(f"OUTPUT {uri.shown(output)} cannot be used: {error}") from error
+    if found and "_artgen" not in found:
+        check_output(config)  # refuses this before it tries to write
+    before = uri.read_or_none(uri.join(output, "_artgen", "settings.json"), options)
+    if before is None or config.overwrite:
+        return listed.count()
+    earlier = json.loads(before)
+    root = earlier.pop("input", None)
+    if changes := plans.settings_difference(earlier, settings):
+        raise UsageError(
+            f"OUTPUT {uri.shown(output)} was made with other settings ({'; '.join(changes)}), and a run would refuse it: "
+            "use the same settings, another OUTPUT, or --overwrite to start it anew"
+        )
+    plan = plans.current(output, options)
+    if plan is not None and plan.listing == listed.digest() and not config.retry_failed:
+        return sum(ref.images for ref in plan.pending(Ledger(output, options)))
+    listed.subtract_done(output, retry_failed=config.retry_failed, options=options)
+    if listed.changed and root not in (None, listed.root):
+        raise UsageError(
+            f"OUTPUT {uri.shown(output)} was made from {root}, and {listed.changed} images of {listed.root} bear the names of "
+            "other ones in it, so a run would refuse it: use the same INPUT, another OUTPUT, or --overwrite to start it anew"
+        )
+    return listed.count()
+
+
+def tell_masks(config: RestoreConfig, listed: Listing, console: Console) -> None:
+    """Says so where images and masks do not match one to one: a mistake in a name would pass unseen."""
+    images = listed.count()
+    if config.masks is None or (listed.masked == images and not listed.unmatched):
+        return
+    console.say(
+        f"{listed.masked} of {images} images have a mask, {listed.unmatched} masks match no image: a mask has the relative "
+        "path of its image, with any extension"
+    )
+
+
 def check_found(config: RestoreConfig, listed: Listing) -> None:
     """A folder without an image is a mistake in the command, not a success; an archive without a member is just empty."""
     shown = uri.shown(config.input)
@@ -158,6 +222,7 @@ def check_found(config: RestoreConfig, listed: Listing) -> None:
         held = f"only {listed.skipped} other files, such as {first}" if listed.skipped else "nothing at all"
         raise UsageError(f"INPUT {shown} holds no image: {held}")
     if config.masks is not None and not listed.masked:
-        raise UsageError(
-            f"no mask in {uri.shown(config.masks)} has the relative path of an image in {shown}: check --masks"
-        )
+        message = f"no mask in {uri.shown(config.masks)} has the relative path of an image in {shown}: "
+        key = listed.first_key()
+        wanted = "" if key is None else f" (the mask of {key!r} would be {stem(key) + '.png'!r})"
+        raise UsageError(f"{message}check --masks{wanted}")

@@ -1,4 +1,4 @@
-"""`artgen status`: how far a run is, told from any machine by what lies in OUTPUT alone."""
+"""`artgen status`: how far a run is, told from any machine by what lies in OUTPUT, or in the RUN of a training, alone."""
 
 from __future__ import annotations
 
@@ -120,13 +120,48 @@ def status(output: str, console: Console, *, storage_options: dict[str, Any] | N
 
     Raises UsageError where OUTPUT holds no run.
     """
-    if "_artgen" not in uri.names(output, storage_options):
+    found = uri.names(output, storage_options)
+    if "recipe.json" in found:
+        facts = gather_training(output, storage_options)
+        console.result(facts, training_in_words(facts))
+        return 0
+    if "_artgen" not in found:
         raise UsageError(
-            f"{uri.shown(output)} holds no run of artgen: give the OUTPUT of `artgen restore` or `artgen generate`"
+            f"{uri.shown(output)} holds no run of artgen: give the OUTPUT of `artgen restore` or `artgen generate`, or "
+            "the RUN of `artgen train`"
         )
     facts = gather(output, storage_options)
     console.result(facts, in_words(facts))
     return 0
+
+
+def gather_training(run: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What `artgen status --json` prints of the RUN of a training. report: the last line of the log that names its step."""
+    from artgen.training.journal import LOG, read_log
+    from artgen.training.state import last_step
+
+    report = next((line for line in reversed(read_log(run, options)) if "step" in line), None)
+    return {
+        "run": uri.shown(run),
+        "step": last_step(run, options),
+        "report": report,
+        "report_age_s": report and round(max(0.0, time.time() - report["time"]), 1),
+        "log": uri.shown(uri.join(run, LOG)),
+    }
+
+
+def training_in_words(facts: dict[str, Any]) -> str:
+    """The facts of `gather_training` as lines for a person."""
+    lines = [f"a training run; step {facts['step']:,} is saved"]
+    if (report := facts["report"]) is not None:
+        numbers = [
+            f"{key} {value:.6g}"
+            for key, value in report.items()
+            if isinstance(value, float | int) and key != "time"
+        ]
+        lines.append(f"{text.duration(facts['report_age_s'])} ago: {', '.join(numbers)}")
+    lines.append(f"all of its reports: {facts['log']}")
+    return "\n".join(lines)
 
 
 def gather(output: str, options: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from artgen.console import Console
 from artgen.errors import RunError, UsageError
 from artgen.storage import atomic, uri
 from artgen.training.gan_recipe import GanRecipe, load_gan_recipe
-from artgen.training.recipe import RestorerRecipe, TrainConfig, load_recipe
+from artgen.training.recipe import RestorerRecipe, TrainConfig, load_recipe, without_secrets
 from artgen.training.state import last_step
 from artgen.work.lock import only_driver
 
@@ -44,7 +45,7 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
         console.say(say)
         ended = _run(engine, config, recipe, Progress(console), console)
         skipped = read_skipped(config.folder, config.storage_options)
-        use = f"artgen restore --model {config.folder}"
+        use = f"artgen restore --model {uri.shown(config.folder)}"
         return _conclude(config, recipe, ended, skipped, use, console)
 
 
@@ -66,14 +67,15 @@ def train_gan(args: dict[str, Any], console: Console) -> int:
         ended = _run(engine, config, recipe, GanProgress(console), console)
         told = json.loads(uri.read_or_none(uri.join(config.folder, "data.json"), config.storage_options) or b"{}")
         unusable, changed = told.get("unusable", {}), told.get("changed", {})
-        use = f"artgen generate {config.folder} OUTPUT --seeds 0-63"
+        use = f"artgen generate {uri.shown(config.folder)} OUTPUT --seeds 0-63"
         return _conclude(config, recipe, ended, unusable, use, console, changed)
 
 
 def _facts(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, engine: str) -> dict[str, Any]:
+    values = dataclasses.asdict(recipe) if isinstance(recipe, GanRecipe) else without_secrets(recipe)
     return {
-        "run": config.folder, "engine": engine, "workers": config.workers,
-        "step": last_step(config.folder, config.storage_options), "recipe": dataclasses.asdict(recipe),
+        "run": uri.shown(config.folder), "engine": engine, "workers": config.workers,
+        "step": last_step(config.folder, config.storage_options), "recipe": values,
     }  # fmt: skip
 
 
@@ -85,7 +87,10 @@ def _going_on(config: TrainConfig) -> str:
 def settings(
     args: Mapping[str, Any], load_one: Callable[[str, Mapping[str, Any]], RecipeT] = load_recipe
 ) -> tuple[TrainConfig, RecipeT]:
-    """Flags, file and --set, divided into where to train and what. Raises UsageError for an unknown key."""
+    """Flags, file and --set, divided into where to train and what.
+
+    Raises UsageError for an unknown key, and for a restorer that cannot be built or not be trained so.
+    """
     args = dict(args)
     name, file, sets = args.pop("recipe", "default"), args.pop("config", None), args.pop("set", None) or []
     pairs = [text.partition("=") for text in sets]
@@ -100,7 +105,12 @@ def settings(
     if isinstance(changes.get("seed"), str):
         changes["seed"] = _value(changes["seed"])
     config = load(TrainConfig, {key: value for key, value in values.items() if key in where})
-    return config, load_one(name, changes)
+    recipe = load_one(name, changes)
+    if isinstance(recipe, RestorerRecipe):
+        from artgen.training.run import check_model
+
+        check_model(recipe)
+    return config, recipe
 
 
 def _value(text: str) -> Any:
@@ -115,15 +125,21 @@ def check_places(config: TrainConfig) -> None:
     """RUN must be empty, new or a run, and lie outside DATA, so that no run trains on what it writes."""
     from artgen.training.pictures import parts_of
 
-    target, options = uri.normal(config.folder), config.storage_options
+    target, options, shown = uri.normal(config.folder), config.storage_options, uri.shown(config.folder)
     for part in parts_of(config.data):
         source = uri.normal(part)
         if target == source or target.startswith(source.rstrip("/") + "/"):
-            raise UsageError(f"RUN {config.folder} lies in DATA {part}: choose a RUN outside of it")
+            raise UsageError(f"RUN {shown} lies in DATA {uri.shown(part)}: choose a RUN outside of it")
     found = uri.names(config.folder, options)
-    if found and not {"_artgen", "recipe.json"} & set(found):
+    if not found or "recipe.json" in found:
+        return
+    if "_artgen" not in found:
         raise UsageError(
-            f"RUN {config.folder} is not empty and no run of artgen: choose an empty or new folder (nothing was changed)"
+            f"RUN {shown} is not empty and no run of artgen: choose an empty or new folder (nothing was changed)"
+        )
+    if "manifest" in found or "settings.json" in uri.names(uri.join(config.folder, "_artgen"), options):
+        raise UsageError(
+            f"RUN {shown} is an OUTPUT of restore or generate: choose an empty or new folder (nothing was changed)"
         )
 
 
@@ -242,8 +258,9 @@ def _conclude(
     """Says what came of it and returns the exit code. skipped: reasons by picture; changed: None where none ever is."""
     step = last_step(config.folder, config.storage_options)
     facts: dict[str, Any] = {
-        "run": config.folder, "model": uri.join(config.folder, "model.safetensors") if step else None, "ended": ended,
-        "step": step, "images_seen": step * recipe.batch_images, "skipped_pictures": len(skipped),
+        "run": uri.shown(config.folder), "ended": ended,
+        "model": uri.shown(uri.join(config.folder, "model.safetensors")) if step else None, "step": step,
+        "images_seen": step * recipe.batch_images, "skipped_pictures": len(skipped),
     }  # fmt: skip
     about = f", {len(skipped)} pictures left out" if skipped else ""
     if changed is not None:
@@ -252,7 +269,10 @@ def _conclude(
     for key, reason in list(skipped.items())[:5]:
         console.say(f"left out {key!r}: {reason}")
     if ended != "done":
-        console.result(facts, f"{ended}; step {step} is saved{about}: the same command goes on from there")
+        text = f"{ended}; step {step} is saved{about}: the same command goes on from there"
+        console.result(facts, text)
+        if console.quiet and not console.as_json:  # which leaves out results, but never errors
+            sys.stderr.write(f"artgen: {text}\n")
         return 1
     console.result(facts, f"trained {step} steps{about}; use it: {use}")
     return 0

@@ -17,6 +17,7 @@ import artgen
 from artgen.console import Console
 from artgen.errors import RunError, UsageError
 from artgen.storage import uri
+from artgen.training.pictures import parts_of
 
 Interrupt = Literal["ask", "detach", "stop"]
 _PLACES = ("input", "output", "masks", "model", "data")
@@ -111,6 +112,8 @@ def _text(name: str, value: Any) -> str:
     text = str(value)
     if name == "c2pa":
         return ",".join(_place(name, part) for part in text.split(",") if part)
+    if name == "data":
+        return ",".join(_place(name, part) for part in parts_of(text))
     return _place(name, text) if name in _PLACES else text
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -76,6 +76,16 @@ def check(restorer: Restorer, options: RestoreOptions, masks: bool) -> None:
         )
 
 
+def with_room(options: RestoreOptions, facts: Facts) -> RestoreOptions:
+    """The options with larger tiles where the model's own overlap, without which tiles show, has no room in them.
+
+    An overlap that was asked for stays as it is, and memory that ends makes tiles smaller all the same.
+    """
+    if options.overlap is not None or most_overlap(options.tile, facts.multiple) >= facts.overlap:
+        return options
+    return replace(options, tile=-(-facts.overlap * 3 // 2 // facts.multiple) * facts.multiple)
+
+
 def restore(
     pixels_HWC: np.ndarray, mask_HW: np.ndarray | None, forward: Forward, options: RestoreOptions
 ) -> Restored:
@@ -95,6 +105,7 @@ def restore(
         _check_masks(forward.facts)
     if options.keep_unmasked and (mask_HW is None or not mask_HW.any()):
         return Restored(pixels_HWC.copy(), ("nothing is masked: all pixels kept",))
+    options = with_room(options, forward.facts)
     while True:
         tile = min(options.tile, forward.tile_limit or options.tile)
         try:

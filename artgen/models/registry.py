@@ -34,7 +34,7 @@ _ARCHITECTURES: dict[str, Architecture] = {
     "identity": Architecture(Identity, Facts(name="identity", architecture="identity", overlap=8)),
     "default": Architecture(
         RestoreUNet,
-        Facts(name="default", architecture="default", takes_mask=True, multiple=8, overlap=96, min_size=8),
+        Facts(name="default", architecture="default", takes_mask=True, multiple=8, overlap=128, min_size=8),
     ),
 }
 

@@ -36,10 +36,11 @@ def augment(x_BCHW: Tensor, probability: float, dice_KB: Tensor) -> Tensor:
 
 
 def _coloured(x_BCHW: Tensor, dice_3B: Tensor) -> Tensor:
-    """Brightness +-0.5 of the range 1 (here 2), saturation x 0..2, contrast x 0.5..1.5, as the paper."""
+    """Brightness +-0.5 (a quarter of the range), saturation x 0..2, contrast x 0.5..1.5, as the authors' code has them for
+    pictures in -1..1."""
     colours, alpha = x_BCHW[:, :3], x_BCHW[:, 3:]
     brightness, saturation, contrast = dice_3B[:, :, None, None, None]
-    colours = colours + (2 * brightness - 1)
+    colours = colours + (brightness - 0.5)
     grey = colours.mean(1, keepdim=True)
     colours = grey + (colours - grey) * 2 * saturation
     mean = colours.mean((1, 2, 3), keepdim=True)

@@ -26,6 +26,8 @@ def watched(network: nn.Module) -> Iterator[Highest]:
 
     def noting(name: str) -> Callable[[nn.Module, object, Tensor], None]:
         def note(_module: nn.Module, _given: object, sums_BCHW: Tensor) -> None:
+            if not len(sums_BCHW):  # of the pictures of a batch none came this way
+                return
             top_C = sums_BCHW.detach().amax((0, 2, 3))
             highest[name] = torch.maximum(top_C, highest.get(name, top_C))
 
@@ -56,6 +58,8 @@ def revive(network: nn.Module, highest: Mapping[str, Tensor], seed: int = 0) -> 
     dice = torch.Generator().manual_seed(seed)
     count = 0
     for name, block in _blocks(network).items():
+        if name not in highest:  # no picture came this way
+            continue
         silent = highest[name] <= 0
         weights = block.first.weight[silent]
         fresh = (

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ from artgen.training.data import stable_seed
 from artgen.training.gan_labels import LISTS, classes_of, read_labels
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.memory import available_bytes
-from artgen.training.pictures import DECODE_TIMEOUT_S, list_sources, parts_of
+from artgen.training.pictures import DECODE_TIMEOUT_S, digest_of, list_sources, parts_of
 
 AHEAD_PER_THREAD = 8
 Shape = tuple[int, int, int]
@@ -46,7 +46,7 @@ class Reals(NamedTuple):
 @dataclass(frozen=True)
 class RealPictures:
     """pixels_NCHW: uint8. labels_N: int64 into `classes`, or None. changed: key -> what was done to make it fit;
-    unusable: key -> why it was left out.
+    unusable: key -> why it was left out. listing: which pictures DATA lists (`pictures.digest_of`).
     """
 
     pixels_NCHW: Tensor
@@ -54,6 +54,7 @@ class RealPictures:
     classes: tuple[str, ...]
     changed: Mapping[str, str]
     unusable: Mapping[str, str]
+    listing: str = ""
 
     def batch(self, recipe: GanRecipe, first: int, count: int) -> Reals:
         """Pictures of the positions first..first+count-1: every epoch shows each once, in its own order."""
@@ -62,7 +63,7 @@ class RealPictures:
         for offset in range(count):
             number, place = divmod(first + offset, len(self.pixels_NCHW))
             if number != epoch:
-                epoch, order = number, self._order(recipe.seed, number)
+                epoch, order = number, _order(recipe.seed, number, len(self.pixels_NCHW))
             chosen[offset] = order[place]
         rows = torch.from_numpy(chosen)
         pixels_BCHW = self.pixels_NCHW[rows]
@@ -72,8 +73,13 @@ class RealPictures:
             pixels_BCHW[turned] = pixels_BCHW[turned].flip(-1)
         return Reals(pixels_BCHW, None if self.labels_N is None else self.labels_N[rows])
 
-    def _order(self, seed: int, epoch: int) -> np.ndarray:
-        return np.random.default_rng(stable_seed(seed, "epoch", epoch)).permutation(len(self.pixels_NCHW))
+
+@lru_cache(maxsize=2)  # each shard of each step asks for it, and a step may lie in two epochs
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """In what order an epoch shows `count` pictures; read-only, since it is kept."""
+    order = np.random.default_rng(stable_seed(seed, "epoch", epoch)).permutation(count)
+    order.setflags(write=False)
+    return order
 
 
 def load_real(
@@ -104,14 +110,17 @@ def load_real(
             if outcome.changes:
                 changed[source.key] = ", ".join(outcome.changes)
     if len(kept) < recipe.batch_images:
-        why = f" ({len(unusable)} cannot be used, such as {next(iter(unusable))!r})" if unusable else ""
+        why = ""
+        if unusable:
+            key, reason = next(iter(unusable.items()))
+            why = f" ({len(unusable)} cannot be used, such as {key!r}: {reason})"
         raise UsageError(
             f"DATA holds {len(kept)} usable pictures{why}, fewer than batch_images {recipe.batch_images}; "
             "give more pictures or a smaller batch_images"
         )
     pixels = torch.from_numpy(pixels_NCHW[: len(kept)])
     if not recipe.classes:
-        return RealPictures(pixels, None, (), changed, unusable)
+        return RealPictures(pixels, None, (), changed, unusable, digest_of(sources))
     classes = classes_of(kept)
     if len(classes) == 1:
         raise UsageError(
@@ -119,7 +128,8 @@ def load_real(
             "own, list them in dataset.json or metadata.csv, or set classes = false"
         )
     numbers = {name: number for number, name in enumerate(classes)}
-    return RealPictures(pixels, torch.tensor([numbers[label] for label in kept]), classes, changed, unusable)
+    labels_N = torch.tensor([numbers[label] for label in kept])
+    return RealPictures(pixels, labels_N, classes, changed, unusable, digest_of(sources))
 
 
 def _room(pictures: int, shape: Sequence[int]) -> np.ndarray:
@@ -162,9 +172,12 @@ def listed(
         listed = list_sources([part], options)
         classes = read_labels(part, options)
         for source in listed:
-            label = source.key.rpartition("/")[0] if classes is None else classes.get(source.key)
-            if label is None:
-                unusable[source.key] = f"it has no class in the {' or '.join(LISTS)} of DATA"
+            if classes is None:
+                label, reason = source.key.rpartition("/")[0], "it lies in no class folder"
+            else:
+                label, reason = classes.get(source.key), f"it has no class in the {' or '.join(LISTS)} of DATA"
+            if not label:
+                unusable[source.key] = reason
                 continue
             sources.append(source)
             labels.append(label)

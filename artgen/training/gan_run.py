@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 
-from artgen.errors import RunError
+from artgen.errors import UsageError
 from artgen.models.gans.registry import build_discriminator, build_generator
 from artgen.models.gans.spec import GanFacts
 from artgen.models.gans.weights import HEADER
 from artgen.storage import uri
 from artgen.training.gan_data import RealPictures, load_real
 from artgen.training.gan_recipe import GanRecipe
-from artgen.training.gan_scribe import GanScribe, Tell
+from artgen.training.gan_scribe import GanScribe, Tell, check_batch
 from artgen.training.gan_state import GanState, go_back, load_gan, save_gan, settle
-from artgen.training.gan_watch import trouble
+from artgen.training.gan_watch import slow_start, trouble
 from artgen.training.loop_gan import Unstable, train
 from artgen.training.rank import Rank, check_agreement, from_first, pick_device, pick_dtype
 from artgen.training.state import check_same, forget_after
@@ -43,12 +43,14 @@ def train_gan(
 ) -> str:
     """Trains on the pictures of `data` (as of `pictures.parts_of`) into the folder or URL `run`.
 
-    Writes RUN/recipe.json, data.json (which pictures were changed or left out, and how), log.jsonl, tensorboard,
+    Writes RUN/recipe.json, data.json (which DATA; which pictures were changed or left out, and how), log.jsonl, tensorboard,
     reals.png, fakes-<thousands of images>.png, checkpoints, best.safetensors (the weights of the look with the lowest
     distance), interpolation.gif and model.safetensors, whose path it returns.
     report: gets the numbers that rank 0 logs. A run that has gone wrong goes back to the last look that found nothing
-    wrong, MOST_RESCUES times at most. Raises UsageError (too few usable pictures, more than the memory holds, a size that
-    the architecture does not make, a RUN of another architecture, size, classes or other facts), StorageError, RunError.
+    wrong, MOST_RESCUES times at most. One that goes on with another recipe or other DATA says so, in a warning and in
+    log.jsonl. Raises UsageError (too few usable pictures, more than the memory holds, a size that the architecture does not
+    make, a RUN of another architecture, size, classes, batch_images or other facts, one that has gone back so often in
+    vain), StorageError, RunError.
     """
     rank = rank or Rank()
     where = torch.device(pick_device(device))
@@ -57,6 +59,8 @@ def train_gan(
     check_same(run, HEADER, facts.deciding(), options)
     state = fresh(recipe, facts, where)
     resumed = load_gan(state, run, options)
+    if resumed:
+        check_batch(run, recipe, options)
     check_agreement(state.step, where, rank)
     # What is newer is damaged: left there, it would pass for saved when the run comes to its step again.
     if resumed and rank.number == 0:
@@ -64,7 +68,7 @@ def train_gan(
     course = Course(run, facts, state, rank, where, options)
     if rank.number == 0:
         course.scribe = GanScribe(run, recipe, facts, state, report or log_numbers, options)
-        course.scribe.begin(pictures, state.step if resumed else -1)
+        course.scribe.begin(data, pictures, state.step if resumed else -1)
     if not resumed:  # something to go back to
         course.save(state)
     while True:
@@ -103,29 +107,38 @@ class Course:
             save_gan(state, self.run, self.facts, self.options)
 
     def look(self, state: GanState) -> None:
-        """Rank 0 looks. When all is well this step becomes the one to go back to; else all ranks raise Unstable."""
-        reason, seen = "", None
+        """Rank 0 looks. When all is well this step becomes the one to go back to; else all ranks raise Unstable.
+
+        After a slow start the step to go back to stays the first.
+        """
+        reason, seen, slow = "", None, False
         if self.scribe is not None:
             try:
                 seen = self.scribe.look()
-                reason = trouble(seen, state)
+                reason, slow = trouble(seen, state), slow_start(seen, state)
             except Unstable as error:
                 reason = str(error)
         if from_first(float(bool(reason)), self.device, self.rank):
             raise Unstable(reason or "rank 0 has seen why")
-        state.good_step = state.step
+        if from_first(float(slow), self.device, self.rank):
+            state.flat_step = state.step
+        else:
+            state.good_step = state.step
         if self.scribe is not None and seen is not None:
             state.most_diverse = max(state.most_diverse, seen.diversity)
             if state.best < 0 or seen.distance < state.best:
-                state.best = seen.distance
                 self.scribe.keep_best()
+                state.best = -1.0 if slow else seen.distance  # one picture is nothing to compare the next look with
         self.save(state)
 
     def rescue(self, reason: str) -> None:
-        """Back to the last good step, at a changed rate and gamma. Raises RunError when that did not help so often."""
+        """Back to the last good step, at a changed rate and gamma.
+
+        Raises UsageError when that did not help so often: the same command would only end here again.
+        """
         state, from_step = self.state, self.state.step
         if state.rescues >= MOST_RESCUES:
-            raise RunError(
+            raise UsageError(
                 f"{reason}; the run has gone back {MOST_RESCUES} times already, and step {state.good_step} is its last "
                 "good one: lower learning_rate, raise gamma or give more pictures, in a new RUN"
             )
@@ -157,7 +170,7 @@ def facts_of(pictures: RealPictures, recipe: GanRecipe) -> GanFacts:
 
 
 def fresh(recipe: GanRecipe, facts: GanFacts, device: torch.device) -> GanState:
-    """The state before the first step, a function of recipe and facts alone."""
+    """The state before the first step, a function of recipe and facts alone. Raises UsageError for what does not go together."""
     torch.manual_seed(recipe.seed)
     # Channels-last is 1.3 to 1.5 times as fast in bf16 on CPUs too, but its bits follow the number of threads there.
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
@@ -165,6 +178,13 @@ def fresh(recipe: GanRecipe, facts: GanFacts, device: torch.device) -> GanState:
         network.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         for network in (build_generator(facts), build_discriminator(facts, recipe.discriminator))
     )
+    gamma = max(recipe.gamma, recipe.gamma_end)
+    if gamma and any(isinstance(module, torch.nn.BatchNorm2d) for module in discriminator.modules()):
+        raise UsageError(
+            f"gamma is {gamma:g}, and the discriminator {recipe.model!r} has batch norm, through which a picture's slope "
+            "depends on the others of its batch: put `norm = false` into [discriminator] of the recipe, or set gamma and "
+            "gamma_end to 0"
+        )
     mean = copy.deepcopy(generator).eval().requires_grad_(False)
     betas = (recipe.beta1, recipe.beta2)
 

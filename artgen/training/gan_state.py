@@ -26,7 +26,8 @@ class GanState:
 
     augment: probability now. d_loss: running mean of the discriminator's loss. good_step: of the last look that found
     nothing wrong. rescues: how often the run went back to one. best: lowest distance seen, -1 before the first.
-    most_diverse: highest diversity seen.
+    most_diverse: highest diversity seen. flat_step: of the first look if it saw one picture only,
+    else -1.
     """
 
     generator: nn.Module
@@ -43,6 +44,7 @@ class GanState:
     rescues: int = 0
     best: float = -1.0
     most_diverse: float = 0.0
+    flat_step: int = -1
 
 
 def save_gan(state: GanState, run: str, facts: GanFacts, options: uri.Options | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,12 +24,14 @@ class Journal:
     """
 
     def __init__(self, run: str, step: int, options: uri.Options | None = None) -> None:
-        self._run, self._options = run, options
-        self._log = uri.join(run, LOG)
-        self._text = "" if uri.is_local(run) else (uri.read_or_none(self._log, options) or b"").decode()
-        self._spool = None if uri.is_local(run) else TemporaryDirectory(dir=scratch.folder())
-        folder = self._spool.name if self._spool else uri.local_path(uri.join(run, "tensorboard"))
-        self._board = _board(folder, step)
+        self._options = options
+        self._log, self._curves = uri.join(run, LOG), uri.join(run, "tensorboard")
+        with atomic.explained(self._log):
+            self._text = _to_follow(self._log) if uri.is_local(run) else _text_of(self._log, options)
+        with atomic.explained(self._curves):
+            self._spool = None if uri.is_local(run) else TemporaryDirectory(dir=scratch.folder())
+            folder = self._spool.name if self._spool else uri.local_path(self._curves)
+            self._board = _board(folder, step)
 
     def line(self, values: Mapping[str, Any]) -> None:
         """One JSON object with the time."""
@@ -36,7 +39,7 @@ class Journal:
         if self._spool is not None:
             atomic.write(self._log, self._text.encode(), self._options)
             return
-        with open(uri.local_path(self._log), "a", encoding="utf-8") as file:
+        with atomic.explained(self._log), open(uri.local_path(self._log), "a", encoding="utf-8") as file:
             file.write(self._text)
         self._text = ""
 
@@ -45,18 +48,34 @@ class Journal:
         self.line({"step": step, **values})
         if self._board is None:
             return
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
-        self._board.flush()
+        with atomic.explained(self._curves):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
         if self._spool is not None:
             for path in Path(self._spool.name).iterdir():
-                atomic.write(uri.join(self._run, "tensorboard", path.name), path.read_bytes(), self._options)
+                atomic.write(uri.join(self._curves, path.name), path.read_bytes(), self._options)
 
     def close(self) -> None:
         if self._board is not None:
-            self._board.close()
+            with atomic.explained(self._curves):
+                self._board.close()
         if self._spool is not None:
             self._spool.cleanup()
+
+
+def _to_follow(log: str) -> str:
+    """What ends the line that a killed process left half-written in a local log: the next one would be lost on it."""
+    path = Path(uri.local_path(log))
+    if not path.exists() or not path.stat().st_size:
+        return ""
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return "" if file.read() == b"\n" else "\n"
+
+
+def _text_of(log: str, options: uri.Options | None) -> str:
+    return (uri.read_or_none(log, options) or b"").decode()
 
 
 def _board(folder: str, step: int) -> Any:

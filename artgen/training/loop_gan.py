@@ -72,9 +72,9 @@ def train(
     """Trains until progress is 1. `reals(first, count)` gives the pictures from position `first` on.
 
     latent: numbers that a picture is made of. dtype: of the autocast forward passes. look: called every
-    `recipe.look_steps` and at the end; it may raise Unstable, else it makes the step the good one. Every rank reports,
-    looks and saves after the same steps; who writes is up to the callables. Raises UsageError when the batch does not
-    divide up, Unstable when 20 steps in a row are not finite.
+    `recipe.look_steps` and at the end; it may raise Unstable, else it makes the step the good (or the flat) one. Every rank
+    reports, looks and saves after the same steps; who writes is up to the callables. Raises UsageError when the batch does
+    not divide up, Unstable when 20 steps in a row are not finite.
     """
     shards = Shards(recipe.batch_images, recipe.shards, rank, world, add_up)
     tally, saved_at, clock = Tally(recipe.batch_images), state.seconds, time.monotonic()
@@ -120,6 +120,6 @@ def train(
             save(state)
             saved_at = state.seconds
     # Not twice at one state: it would be no better than itself, which `trouble` takes for a game that is lost.
-    if state.step != state.good_step:
+    if state.step not in (state.good_step, state.flat_step):
         look(state)
     save(state)

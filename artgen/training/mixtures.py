@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,9 +41,7 @@ def damage_at_random(x_BCHW: Tensor, weights: Mapping[str, float], seeds: Sequen
     x: float in [0, 1], 1 or 3 channels, on any device. The crops of a batch that come to the same operator pass it together.
     Raises UsageError for a kind that does not exist.
     """
-    known = {*_KINDS, "mixture", "clean"}
-    if unknown := sorted(set(weights) - known):
-        raise UsageError(f"no training damage is called {unknown[0]!r}; choose from {', '.join(sorted(known))}")
+    check_weights(weights)
     plans = [plan(weights, seed, x_BCHW.shape[1]) for seed in seeds]
     image, mask = x_BCHW.clone(), torch.zeros_like(x_BCHW[:, :1])
     for layer in range(max(map(len, plans), default=0)):
@@ -58,6 +57,19 @@ def damage_at_random(x_BCHW: Tensor, weights: Mapping[str, float], seeds: Sequen
             damaged = _hide_mask(damaged, dice) if hides else damaged
             image[rows], mask[rows] = damaged.image, torch.maximum(mask[rows], damaged.mask)
     return Damaged(image * (1 - mask), mask)
+
+
+def check_weights(weights: Mapping[str, Any]) -> None:
+    """Raises UsageError for a kind that does not exist, and for weights that nothing can be drawn by."""
+    known = {*_KINDS, "mixture", "clean"}
+    if unknown := sorted(set(weights) - known):
+        raise UsageError(f"no training damage is called {unknown[0]!r}; choose from {', '.join(sorted(known))}")
+    values = weights.values()
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+    if not numbers or min(values, default=0) < 0 or not 0 < sum(values) < math.inf:
+        raise UsageError(
+            f"damage is {dict(weights)!r}; give each kind a number of 0 or more, and at least one kind a weight above 0"
+        )
 
 
 def plan(weights: Mapping[str, float], seed: int, channels: int) -> list[Step]:

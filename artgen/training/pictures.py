@@ -34,7 +34,7 @@ def list_sources(data: str | Sequence[str], options: uri.Options | None = None) 
     found = [item for scan in scans for item in scan if not isinstance(item, Skipped)]
     if not found:
         raise UsageError(
-            f"DATA {','.join(map(uri.shown, parts))!r} holds no image; give a folder, an archive or a bucket of pictures"
+            f"DATA {shown_parts(parts)!r} holds no image; give a folder, an archive or a bucket of pictures"
         )
     return found
 
@@ -59,6 +59,11 @@ def parts_of(data: str | Sequence[str]) -> list[str]:
     if not isinstance(data, str):
         return list(data)
     return [data] if uri.is_local(data) and uri.exists(data) else data.split(",")
+
+
+def shown_parts(data: str | Sequence[str]) -> str:
+    """DATA fit for a message: `uri.shown` of the whole would show the passwords of all parts but the first."""
+    return ",".join(map(uri.shown, parts_of(data)))
 
 
 def divide(sources: Sequence[Source], holdout: int) -> tuple[list[Source], list[Source]]:

@@ -12,11 +12,15 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from artgen.config import nearest, worker_range
 from artgen.errors import UsageError
+from artgen.storage import uri
 from artgen.training.losses import LOSSES
-from artgen.training.mixtures import DEFAULT_WEIGHTS
+from artgen.training.mixtures import DEFAULT_WEIGHTS, check_weights
 from artgen.training.optimizers import OPTIMIZERS
+from artgen.training.rank import pick_dtype
 
 SHIPPED = resources.files("artgen.recipes")
 
@@ -111,8 +115,13 @@ class RestorerRecipe:
             raise UsageError(f"optimizer is {self.optimizer!r}; choose from {', '.join(OPTIMIZERS)}")
         if self.loss not in LOSSES:
             raise UsageError(f"loss is {self.loss!r}; choose from {', '.join(LOSSES)}")
-        if not self.damage or min(self.damage.values()) < 0 or not 0 < sum(self.damage.values()) < math.inf:
-            raise UsageError(f"damage is {self.damage!r}; give at least one kind a weight above 0")
+        check_weights(self.damage)
+        pick_dtype(self.precision, torch.device("cpu"))  # raises for one that no device has
+
+
+def without_secrets(recipe: RestorerRecipe) -> dict[str, Any]:
+    """The recipe as it is told and written down: `start` may be a URL with a password."""
+    return {**dataclasses.asdict(recipe), "start": uri.shown(recipe.start)}
 
 
 def check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
@@ -142,10 +151,11 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Restorer
 
     Raises UsageError: no such recipe, not TOML, an unknown key or a value of the wrong type.
     """
-    text = find_recipe(name).read_text("utf-8")
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(find_recipe(name).read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the recipe {name!r}: {error.strerror}; grant read access") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the recipe {name!r} is not TOML: {error}") from error
     return make_recipe({**values, **(changes or {})}, source=name)
 

@@ -135,6 +135,13 @@ def fresh(
     return TrainState(network, mean, optimizer), facts
 
 
+def check_model(recipe: RestorerRecipe) -> None:
+    """Raises UsageError for a model that there is not, that does not take `params`, or not such crops; makes no weights."""
+    with torch.device("meta"):
+        network, facts = registry.build(recipe.model, recipe.params)
+    _check_crops(recipe, facts, network)
+
+
 def _check_crops(recipe: RestorerRecipe, facts: Facts, network: nn.Module) -> None:
     # A model that takes less than its multiple continues its input by itself: the article's trains on 28 pixels.
     rest = recipe.patch_px % facts.multiple if facts.min_size >= facts.multiple else 0

@@ -19,7 +19,7 @@ from artgen.training.firing import silent_share, watched
 from artgen.training.journal import Journal
 from artgen.training.loop_restorer import Report, TrainState, progress_of
 from artgen.training.pictures import digest_of, parts_of
-from artgen.training.recipe import RestorerRecipe
+from artgen.training.recipe import RestorerRecipe, without_secrets
 from artgen.training.validate import validate
 
 MAY_CHANGE = {
@@ -46,7 +46,7 @@ class Scribe:
 
     def begin(self, data: Mapping[str, Any], *, resumed_at: int, **facts: Any) -> None:
         """Writes down what the run is made of, and where it goes on with something else than before, says so first."""
-        made_of = {"recipe.json": dataclasses.asdict(self.recipe), "data.json": data}
+        made_of = {"recipe.json": without_secrets(self.recipe), "data.json": data}
         changed = changes({name: self._read(name) for name in made_of}, made_of) if resumed_at >= 0 else {}
         if changed:
             told = ", ".join(f"{key} {old!r} -> {new!r}" for key, (old, new) in changed.items())
@@ -119,7 +119,8 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
     """
     old, new = before["recipe.json"], json.loads(json.dumps(now["recipe.json"]))  # with lists where tuples were
     keys = [key for key in new if key in old and key not in MAY_CHANGE]
-    changed = {key: (_shown(old[key]), _shown(new[key])) for key in keys if old[key] != new[key]}
+    pairs = {key: (_shown(old[key]), _shown(new[key])) for key in keys}
+    changed = {key: (before, now) for key, (before, now) in pairs.items() if before != now}
     old, new = before["data.json"], now["data.json"]
     if old.get("listing", new["listing"]) != new["listing"]:
         changed["DATA"] = (_listed(old), _listed(new))

@@ -67,7 +67,9 @@ def save_state(
         save_numbers(state, run, options)
         atomic.write(uri.join(run, "model.safetensors"), model, options, fsync=True)
     except StorageError as error:
-        raise StorageError(f"cannot save the checkpoint {final}: {error}; the one before it is intact") from error
+        raise StorageError(
+            f"cannot save the checkpoint {uri.shown(final)}: {error}; the one before it is intact"
+        ) from error
     stay = {*checkpoints(run, options)[-KEPT:], *map(_name, kept)}
     for name in uri.names(folder, options):
         # Beside older ones, what an interrupted save left half-written; never one of a later step.
@@ -85,8 +87,8 @@ def load_state(state: Any, run: str, options: uri.Options | None = None, *, step
     """Fills the dataclass from the newest checkpoint that can be read, or from that of `step`.
 
     Numbers that a checkpoint of an earlier version does not know stay as they are. False when the run has no
-    checkpoint, or not that one. Raises UsageError when the checkpoint is of another architecture, RunError when none
-    of them can be read.
+    checkpoint, or not that one. Raises UsageError when the checkpoint is of another architecture or optimizer, RunError
+    when none of them can be read.
     """
     found = checkpoints(run, options)
     if step is not None:
@@ -100,15 +102,16 @@ def load_state(state: Any, run: str, options: uri.Options | None = None, *, step
             if numbers["step"] is None or numbers["seconds"] is None:
                 raise ValueError(f"{_COUNTS} has no step or no seconds")
         except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-            log.warning("left out the checkpoint %s, which is damaged: %s", place, error)
+            log.warning("left out the checkpoint %s, which is damaged: %s", uri.shown(place), error)
             continue
-        try:
-            for part, target in parts.items():
+        for part, target in parts.items():
+            try:
                 target.load_state_dict(saved[part])
-        except (RuntimeError, ValueError) as error:
-            raise UsageError(
-                f"the checkpoint {place} is of another architecture; use another RUN or its own recipe: {error}"
-            ) from error
+            except (RuntimeError, ValueError) as error:
+                other = "architecture" if isinstance(target, nn.Module) else "optimizer"
+                raise UsageError(
+                    f"the checkpoint {uri.shown(place)} is of another {other}; use another RUN or its own recipe: {error}"
+                ) from error
         for key in _numbers(state):
             setattr(state, key, numbers.get(key, getattr(state, key)))
         return True

@@ -21,18 +21,21 @@ _BATCH = 2000
 class Listing:
     """Sources of an INPUT in their order, with masks, and what of them is already done in an OUTPUT.
 
+    paired: INPUT and masks are one file each, which belong together whatever their names.
+    masked: images with a mask. unmatched: masks of no image. changed: see `subtract_done`.
     Close it (or use it as a context manager) to remove the temporary database.
     """
 
     seeds = ""  # of a plan of seeds, see `seed_listing`
 
     def __init__(
-        self, root: str, found: Iterable[Source | Skipped], masks: Iterable[Source | Skipped] | None = None
-    ) -> None:
+        self, root: str, found: Iterable[Source | Skipped], masks: Iterable[Source | Skipped] | None = None,
+        *, paired: bool = False,
+    ) -> None:  # fmt: skip
         self.root = root
         self.skipped = 0
         self.first_skipped: list[Skipped] = []
-        self.masked = self.changed = 0
+        self.masked = self.unmatched = self.changed = 0
         # An empty name makes SQLite keep the database in memory and spill it to a temporary file as it grows.
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(
@@ -46,7 +49,7 @@ class Listing:
         )
         self._add_sources(found)
         if masks is not None:
-            self._add_masks(masks)
+            self._add_masks(masks, paired)
 
     def __enter__(self) -> Listing:
         return self
@@ -72,12 +75,16 @@ class Listing:
             rows(),
         )
 
-    def _add_masks(self, masks: Iterable[Source | Skipped]) -> None:
-        rows = ((stem(item.key), *astuple(item)) for item in masks if isinstance(item, Source))
+    def _add_masks(self, masks: Iterable[Source | Skipped], paired: bool) -> None:
+        only = self.first_key() if paired else None
+        rows = ((stem(only or item.key), *astuple(item)) for item in masks if isinstance(item, Source))
         self._insert("INSERT OR IGNORE INTO mask VALUES (?,?,?,?,?,?,?,?,?)", rows)
         self._db.create_function("stem", 1, stem, deterministic=True)
         (self.masked,) = self._db.execute(
             "SELECT count(*) FROM source WHERE key IN (SELECT key FROM mask) OR stem(key) IN (SELECT stem FROM mask)"
+        ).fetchone()
+        (self.unmatched,) = self._db.execute(
+            "SELECT count(*) FROM mask WHERE key NOT IN (SELECT key FROM source) AND stem NOT IN (SELECT stem(key) FROM source)"
         ).fetchone()
 
     def _insert(self, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
@@ -85,6 +92,11 @@ class Listing:
         while batch := list(islice(rows, _BATCH)):
             self._db.executemany(statement, batch)
         self._db.execute("COMMIT")
+
+    def first_key(self) -> str | None:
+        """Of the first source; None: there is none."""
+        row = self._db.execute("SELECT key FROM source ORDER BY seq LIMIT 1").fetchone()
+        return None if row is None else row[0]
 
     def count(self) -> int:
         """Images still to be done."""
@@ -114,8 +126,8 @@ class Listing:
 
     def drop_stale(self, output: str, options: dict[str, Any] | None = None) -> None:
         """Drops from OUTPUT the rows and pictures that `subtract_done` found of changed sources (and failed rows on its
-        `retry_failed`), so that in the end every key has one row. Dying on the way is safe: a key without a row is
-        planned again.
+        `retry_failed`, or of containers that can be read by now), so that in the end every key has one row. Dying on the
+        way is safe: a key without a row is planned again.
         """
         for (unit,) in self._db.execute("SELECT DISTINCT unit FROM stale ORDER BY unit").fetchall():
             keys = {key for (key,) in self._db.execute("SELECT key FROM stale WHERE unit = ?", (unit,))}
@@ -132,15 +144,24 @@ class Listing:
         changed = known is not None and row["source_version"] != (
             known[0] if mask is None else f"{known[0]}|{mask.version}"
         )
-        retried = known is not None and retry_failed and row["status"] == "failed"
+        # A failed row of what is no longer listed (a source that was deleted, a container that can be read by now) would
+        # stay for ever. What was restored stays, also when its source was deleted afterwards.
+        over = row["status"] == "failed" and (retry_failed or (known is None and self._is_container(row["key"])))
         self.changed += changed
-        if changed or retried:
+        if changed or over:
             stale = (row["unit"], row["key"], row["attempts"], row["output_uri"])
             self._db.execute("INSERT INTO stale VALUES (?,?,?,?)", stale)
         else:
             self._db.execute(
                 "INSERT OR REPLACE INTO done VALUES (?,?,?)", (row["key"], row["output_name"], row["unit"])
             )
+
+    def _is_container(self, key: str) -> bool:
+        """Whether sources lie in `key`; those of an INPUT that is one archive do not name it in their keys."""
+        if self.root.rpartition("/")[2] == key:
+            return True
+        found = self._db.execute("SELECT 1 FROM source WHERE key > ? AND key < ? LIMIT 1", (f"{key}/", f"{key}0"))
+        return found.fetchone() is not None  # 0 is the character after /
 
     def entries(self, extension: str) -> Iterator[Entry]:
         """The images still to be done, named so that no two outputs share a path on any file system."""

@@ -38,7 +38,7 @@ _FORMATS: dict[str, Format] = {"jpg": "jpeg", "webp": "webp", "png": "png"}
 class RestoreJob:
     """What a worker needs to restore images; picklable, the same on every machine.
 
-    storage_options: of images and masks; model_options: of the store of the model.
+    storage_options: of images and masks; model_options: of the store of the model. masks: whether the run was given masks.
     """
 
     model: str
@@ -55,6 +55,7 @@ class RestoreJob:
     index_folder: str | None = None
     credentials: Credentials | None = None
     model_options: uri.Options | None = field(default=None, repr=False)
+    masks: bool = False
 
     @property
     def named(self) -> bool:
@@ -191,12 +192,10 @@ class Restoration:
             if picture.alpha is None:
                 notes.append("no alpha channel: nothing was masked")
                 return picture, None
-            half = 128 if picture.bits == 8 else 32768
-            mask = picture.alpha < half
-            some = mask.any()
-            notes.append("transparent pixels were repaired and made opaque" if some else "no pixel was transparent")
-            return replace(picture, alpha=None), mask
+            return self._mask_of_alpha(picture, picture.alpha, notes)
         if entry.mask is None:
+            if self._job.masks:
+                notes.append("no mask was found")
             return picture, None
         try:
             mask_file = self._reader.read(entry.mask, self._most_bytes)
@@ -211,6 +210,21 @@ class Restoration:
                 f"its mask {entry.mask.key!r} is {mask_w}x{mask_h} and the image {w}x{h}: make them the same size"
             )
         return picture, _white(drawn)
+
+    @staticmethod
+    def _mask_of_alpha(picture: Picture, alpha: np.ndarray, notes: list[str]) -> tuple[Picture, np.ndarray]:
+        """What is more than half transparent is repaired and made opaque; a soft edge or a shadow elsewhere stays."""
+        top = 255 if picture.bits == 8 else 65535
+        mask = alpha <= top // 2
+        left = np.where(mask, alpha.dtype.type(top), alpha)
+        partly = bool((left < top).any())
+        if mask.any():
+            notes.append("transparent pixels were repaired and made opaque")
+        else:
+            notes.append("no pixel was more than half transparent" if partly else "no pixel was transparent")
+        if partly:
+            notes.append("partial transparency was kept")
+        return replace(picture, alpha=left if partly else None), mask
 
 
 def _white(drawn: Picture) -> np.ndarray:

@@ -36,3 +36,13 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, name: 
     assert run.returncode == 2
     assert "holds something else" in run.stderr
     assert (tmp_path / name).is_dir()
+
+
+def test_a_folder_that_the_commands_of_the_readme_filled_is_left_alone(tmp_path: Path) -> None:
+    for name in ("damaged/images/mine.png", "restored/_artgen/run.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("mine")
+    run = artgen_here("demo", tmp_path)
+    assert run.returncode == 2
+    assert "there is no .artgen-demo in it" in run.stderr
+    assert (tmp_path / "damaged/images/mine.png").read_text() == "mine"

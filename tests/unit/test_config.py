@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from artgen.config import RestoreConfig, load
+from artgen.commands.places import told
+from artgen.config import GenerateConfig, RestoreConfig, load
 from artgen.errors import UsageError
 
 PLACES = {"input": "in", "output": "out"}
@@ -35,6 +36,9 @@ def test_later_sources_of_a_setting_win(tmp_path: Path) -> None:
         ({"max_pixels": "inf"}, "'inf'"),
         ({"strength": "nan"}, "strength nan"),
         ({"workers": "0"}, "workers '0'"),
+        ({"seed": -1}, "seed -1"),
+        ({"keep_unmasked": True, "masks": "m", "format": "jpeg"}, "--format jpeg, which is lossy"),
+        ({"keep_unmasked": True, "masks": "m", "format": "source"}, "--format source, which writes .jpg and .webp"),
     ],
 )
 def test_what_cannot_be_is_told_with_its_value(values: dict[str, Any], said: str) -> None:
@@ -47,3 +51,25 @@ def test_storage_options_are_never_quoted() -> None:
     with pytest.raises(UsageError) as caught:
         load(RestoreConfig, PLACES, sets=["storage_options=hidden"])
     assert "hidden" not in str(caught.value)
+
+
+def test_a_class_named_twice_is_twice_as_frequent_and_a_sink_named_twice_is_one() -> None:
+    values = {"model": "m", "output": "o", "classes": "0,0,1", "to": ["png", "png", "parquet"]}
+    config = load(GenerateConfig, values)
+    assert (config.classes, config.to) == (("0", "0", "1"), ("png", "parquet"))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [({"frames": 5}, "add --interpolate"), ({"quality": 80}, "quality 80 with format png")],
+)
+def test_flags_of_generate_that_would_do_nothing_are_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(GenerateConfig, {"model": "m", "output": "o", **values})
+    assert said in str(caught.value)
+    load(GenerateConfig, {"model": "m", "output": "o", "interpolate": "1,2", "format": "webp", **values})
+
+
+def test_no_part_of_data_is_told_with_its_password() -> None:
+    config = GenerateConfig(model="m", output="o", data="a,https://me:SECRET@host/y.zip?sig=SECRET")
+    assert told(config)["data"] == "a,https://host/y.zip"

@@ -28,6 +28,12 @@ def test_a_jobs_server_is_promised_where_one_is_taken() -> None:
         assert "http://" not in text
 
 
+def test_training_promises_no_number_type_that_it_refuses() -> None:
+    for kind in ("restorer", "gan"):
+        assert "fp16" not in artgen_here("train", kind, "--help").stdout
+    assert "fp16" in artgen_here("restore", "--help").stdout
+
+
 def test_help_imports_no_torch() -> None:
     code = "import sys; from artgen.cli import main; main(['train', 'gan', '--help']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)

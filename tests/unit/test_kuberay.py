@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ def templates(job: dict[str, Any]) -> list[dict[str, Any]]:
     cluster = job["spec"]["rayClusterSpec"]
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     return [job["spec"]["submitterPodTemplate"], *(group["template"] for group in groups)]
+
+
+def restore_of(job: dict[str, Any]) -> tuple[list[str], str]:
+    """The words of the command, and the shell script around it."""
+    shell, flag, script = shlex.split(job["spec"]["entrypoint"])
+    assert (shell, flag) == ("sh", "-c")
+    return shlex.split(script.partition(";")[0]), script
 
 
 def test_the_job_has_the_fields_of_its_kind(documents: dict[str, dict[str, Any]]) -> None:
@@ -63,15 +71,27 @@ def test_versions_and_images_agree(documents: dict[str, dict[str, Any]]) -> None
 
 
 def test_the_command_is_one_of_ours(documents: dict[str, dict[str, Any]]) -> None:
-    words = shlex.split(documents["RayJob"]["spec"]["entrypoint"])
+    words, _ = restore_of(documents["RayJob"])
     assert words[:3] == ["python", "-m", "artgen"]
     assert vars(cli.parser().parse_args(words[3:]))["engine"] == "ray"
+
+
+@pytest.mark.parametrize(("code", "seen"), [(0, 0), (1, 1), (2, 2), (3, 0)])
+def test_images_that_failed_are_no_failure_of_the_job(
+    documents: dict[str, dict[str, Any]], code: int, seen: int
+) -> None:
+    words, script = restore_of(documents["RayJob"])
+    ends = shlex.join(["sh", "-c", script.replace(shlex.join(words), f"(exit {code})")])
+    # Two shells, as there: KubeRay's submitter runs `ray job submit`, and Ray runs what that was given.
+    submitted = subprocess.run(["bash", "-c", f"printf '%s\\0' {ends}"], capture_output=True, check=True, text=True)
+    entrypoint = shlex.join(submitted.stdout.split("\0")[:-1])
+    assert subprocess.run(entrypoint, shell=True, check=False).returncode == seen
 
 
 def test_an_actor_fits_a_worker_though_none_is_up_when_it_is_asked_for(
     documents: dict[str, dict[str, Any]],
 ) -> None:
-    words = shlex.split(documents["RayJob"]["spec"]["entrypoint"])
+    words, _ = restore_of(documents["RayJob"])
     given = vars(cli.parser().parse_args(words[3:]))
     head = {"Alive": True, "Resources": {"memory": 8e9}}
     wanted = ray_cluster.pool(given["workers"], given["device"], [head], grows=True)

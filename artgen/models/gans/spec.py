@@ -57,8 +57,10 @@ class GanFacts:
 
     @staticmethod
     def from_json(text: str) -> GanFacts:
-        """Raises ValueError for no JSON, TypeError for keys that this version does not know."""
+        """Raises ValueError for no JSON object, TypeError for keys that this version does not know."""
         values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"they are a JSON {type(values).__name__}, not an object")
         values["classes"] = tuple(values.get("classes", ()))
         return GanFacts(**values)
 

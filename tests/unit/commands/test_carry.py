@@ -68,3 +68,38 @@ def test_an_interrupted_overwrite_of_another_input_starts_anew(tmp_path: Path) -
     assert artgen_here("restore", second, tmp_path / "out", *flags).returncode == 1
     assert not (tmp_path / "out" / "images" / "a.png").exists()
     assert {found["key"] for found in rows(tmp_path / "out")} <= {"b.png", "z.png"}
+
+
+def test_an_error_that_ends_the_run_is_told_with_quiet_too(tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", {"a.png": b"\x89PNG\r\n\x1a\nno more"})
+    result = artgen_here("restore", source, tmp_path / "out", *IDENTITY, "--on-error", "stop", "--quiet")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "a.png" in result.stderr
+    assert "1 images are left: the same command goes on from here" in result.stderr
+
+
+def test_a_run_that_finds_only_failures_says_how_to_do_them_again(tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", {"a.png": pictures.png(pictures.picture(1))})
+    command = ("restore", source, tmp_path / "out", *IDENTITY)
+    first = artgen_here(*command, "--max-pixels", "10")
+    assert first.returncode == 3
+    assert "--retry-failed" not in first.stdout
+    again = artgen_here(*command)
+    assert again.returncode == 3
+    assert "nothing was left to do: --retry-failed does the failed ones again" in again.stdout
+    assert artgen_here(*command, "--retry-failed").returncode == 0
+
+
+def test_a_broken_archive_that_was_mended_or_removed_leaves_no_failed_row(tmp_path: Path) -> None:
+    good = {"1.png": pictures.png(pictures.picture(1))}
+    source = pictures.write_folder(tmp_path / "in", {"x.png": pictures.png(pictures.picture(2)), "a.zip": b"no"})
+    pictures.write_folder(source, {"gone.png": b"\x89PNG\r\n\x1a\nno more"})
+    command = ("restore", source, tmp_path / "out", *IDENTITY)
+    assert artgen_here(*command).returncode == 3
+    pictures.write_zip(source / "a.zip", good)
+    (source / "gone.png").unlink()
+    assert artgen_here(*command).returncode == 3
+    assert [found["key"] for found in rows(tmp_path / "out")] == ["a.zip/1.png", "gone.png", "x.png"]
+    (source / "x.png").unlink()
+    assert artgen_here(*command, "--retry-failed").returncode == 0
+    assert [found["key"] for found in rows(tmp_path / "out")] == ["a.zip/1.png", "x.png"], "what was restored stays"

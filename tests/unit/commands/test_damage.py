@@ -28,3 +28,12 @@ def test_no_noise_and_nothing_missing_leave_the_picture_as_it_is(tmp_path: Path)
         pictures.Image.open(tmp_path / "out/images/a.png") as after,
     ):
         assert before.tobytes() == after.tobytes()
+
+
+@pytest.mark.parametrize(("flags", "masked"), [(["--noise", "10"], False), (["--missing", "0.2"], True)])
+def test_the_last_line_says_how_to_go_on(tmp_path: Path, flags: list[str], masked: bool) -> None:
+    source = pictures.write_folder(tmp_path / "in", {"a.png": pictures.png(pictures.picture(1))})
+    result = artgen_here("damage", source, tmp_path / "o ut", *flags)
+    assert result.returncode == 0, result.stderr
+    masks = f" --masks '{tmp_path}/o ut/masks'" if masked else ""
+    assert result.stdout.endswith(f"to go on: artgen restore '{tmp_path}/o ut/images' RESTORED{masks}\n")

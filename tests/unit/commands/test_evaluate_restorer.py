@@ -134,3 +134,26 @@ def test_a_picture_smaller_than_the_model_takes_is_mirrored_as_often_as_needed(c
     picky = Restorer(Picky(), Facts("picky", "picky", multiple=16, min_size=40), "0")
     picture = torch.rand(1, channels, 11, 13)
     assert torch.allclose(restored_whole(picky, picture, torch.zeros(1, 1, 11, 13)), picture)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("measured for nothing")
+
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(Evaluation, "run", never)
+    result = artgen_here("evaluate", "restorer", "identity", data, *NOISE, "--out", tmp_path / "file" / "x")
+    assert result.returncode == 2, result.stderr
+    assert "cannot be written to" in result.stdout + result.stderr
+
+
+def test_the_result_is_told_even_if_it_cannot_be_kept(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "evaluation.json").mkdir(parents=True)
+    result = artgen_here(
+        "evaluate", "restorer", "identity", data, *NOISE, "--images", "1", "--out", tmp_path / "out"
+    )
+    assert result.returncode == 1, result.stderr
+    assert json.loads(result.stdout)["pictures"] == 1
+    assert "evaluation.json" in result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -228,6 +229,14 @@ def test_an_output_of_another_truncation_is_refused(run: Path, tmp_path: Path) -
     result = artgen_here("generate", run, tmp_path / "out", "--seeds", "0-1", "--truncation", "0.5")
     assert result.returncode == 2
     assert "truncation: was 1.0, now 0.5" in result.stderr
+
+
+def test_the_same_weights_at_another_place_go_on(run: Path, tmp_path: Path) -> None:
+    generate(run, tmp_path / "out", "--seeds", "0-1")
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    generate(moved, tmp_path / "out", "--seeds", "0-3")
+    assert len(rows(tmp_path / "out")) == 4
 
 
 def test_only_an_interpolation(run: Path, tmp_path: Path) -> None:

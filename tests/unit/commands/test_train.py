@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from artgen.commands.train import GanProgress, check_places
+from artgen.commands.train import GanProgress, check_places, settings
 from artgen.console import Console
-from artgen.errors import UsageError
+from artgen.errors import StorageError, UsageError
+from artgen.storage import uri
+from artgen.training import run
+from artgen.training.pictures import shown_parts
 from artgen.training.recipe import TrainConfig
+from tests.pictures import files, write_folder
+from tests.runs import artgen_here
 
 
 def test_a_report_of_a_gan_without_one_good_step_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,3 +30,79 @@ def test_a_run_inside_of_data_with_a_comma_in_its_path_is_refused(tmp_path: Path
     with pytest.raises(UsageError, match="lies in DATA"):
         check_places(TrainConfig(data=str(data), folder=str(data / "run")))
     check_places(TrainConfig(data=str(data), folder=str(tmp_path / "run")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("model=nope", "no model is called 'nope'"),
+        ("patch_px=30", "takes multiples of 8: use 24 or 32"),
+        ('damage={"rain": 1}', "no training damage is called 'rain'"),
+        ('damage={"noise": "x"}', "give each kind a number"),
+        ("precision=fp17", "precision is 'fp17'"),
+        ('params={"wrong": 1}', "does not take the parameters {'wrong': 1}"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_is_refused_before_anything_is_looked_at(
+    changes: str, message: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        settings({"data": "nowhere", "folder": "nowhere too", "set": [changes]})
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("made", ["manifest/part-0.parquet", "_artgen/settings.json"])
+def test_an_output_is_no_run_and_a_run_is_no_output(tmp_path: Path, made: str) -> None:
+    data = write_folder(tmp_path / "in", files(2))
+    output = write_folder(tmp_path / "out", {made: b"{}", "_artgen/lock": b""})
+    refused = artgen_here("train", "restorer", data, output)
+    assert refused.returncode == 2
+    assert f"RUN {output} is an OUTPUT of restore or generate" in refused.stderr
+
+    trained = write_folder(tmp_path / "run", {"recipe.json": b"{}", "_artgen/lock": b""})
+    for command in (["restore", data, trained, "--model", "identity"], ["generate", "default", trained]):
+        refused = artgen_here(*command)
+        assert refused.returncode == 2
+        assert f"OUTPUT {trained} is the RUN of a training" in refused.stderr
+    check_places(TrainConfig(data=str(data), folder=str(trained)))
+
+
+def test_a_dry_run_shows_no_password(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "in", files(2))
+    start = "start=https://me:SECRET@host/a.safetensors?sig=SECRET"
+    planned = artgen_here(
+        "train", "restorer", data, "memory://me:SECRET@host/run", "--set", start, "--dry-run", "--json"
+    )
+    assert planned.returncode == 0, planned.stderr
+    assert "SECRET" not in planned.stdout + planned.stderr
+    told = json.loads(planned.stdout)
+    assert (told["run"], told["recipe"]["start"]) == ("memory://host/run", "https://host/a.safetensors")
+
+
+def test_no_part_of_data_shows_its_password() -> None:
+    assert shown_parts("a,https://me:SECRET@host/y.zip?sig=T") == "a,https://host/y.zip"
+    assert shown_parts(["a,b", "s3://c/d"]) == "a,b,s3://c/d"
+
+
+@pytest.mark.parametrize("flags", [[], ["--quiet"], ["--quiet", "--json"]])
+def test_quiet_leaves_out_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(run, "train_restorer", fails)
+    data = write_folder(tmp_path / "in", files(2))
+    ended = artgen_here("train", "restorer", data, f"memory://me:SECRET@host{tmp_path}", *flags)
+    assert ended.returncode == 1
+    assert ("the disk is full" in ended.stderr) == (flags == ["--quiet"])
+    assert ("the disk is full" in ended.stdout) == (flags != ["--quiet"])
+    assert "SECRET" not in ended.stdout + ended.stderr
+    uri.remove("memory://host", None)
+
+
+def test_a_bad_recipe_of_a_gan_is_told_by_the_file_that_was_given(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text("a = = 2")
+    refused = artgen_here("train", "gan", tmp_path, tmp_path / "run", "--recipe", bad)
+    assert refused.returncode == 2
+    assert f"'{bad}' is not valid TOML" in refused.stderr
+    assert "--config" not in refused.stderr

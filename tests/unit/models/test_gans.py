@@ -136,6 +136,8 @@ def test_files_that_are_no_generator_are_refused():
         painter_from(save({"a": torch.zeros(2)}, {"artgen": "{}"}), "restorer.safetensors")
     with pytest.raises(UsageError, match="cannot be read"):
         painter_from(save({"a": torch.zeros(2)}, {"artgen_generator": '{"new": 1}'}), "x.safetensors")
+    with pytest.raises(UsageError, match="they are a JSON list, not an object"):
+        painter_from(save({"a": torch.zeros(2)}, {"artgen_generator": "[1]"}), "x.safetensors")
     with pytest.raises(UsageError, match="do not fit the generator 'r3'"):
         painter_from(save({"a": torch.zeros(2)}, {"artgen_generator": facts().to_json()}), "x.safetensors")
     pickled = io.BytesIO()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from artgen.models.restorers.unet import RestoreUNet, doubled, fill_missing, fill_where_needed, impulses
+from artgen.models.restorers.unet import RestoreUNet, box_sum, doubled, fill_missing, fill_where_needed, impulses
 
 
 def net() -> RestoreUNet:
@@ -131,3 +131,55 @@ def test_a_single_black_pixel_counts_in_what_is_lost_beside_it() -> None:
     beside = net()(x, mask)[0, :, 16, 17]
     without = net()(torch.full_like(x, 0.5), mask)[0, :, 16, 17]
     assert (beside < without - 0.02).all()
+
+
+def test_nearly_all_impulses_of_heavy_salt_and_pepper_are_found() -> None:
+    """Some hundred in 10^5 lie among 18 or more of their own kind in 5x5, but with one of the other kind among them."""
+    dice = torch.Generator().manual_seed(1)
+    hit = torch.rand((1, 1, 384, 384), generator=dice) < 0.7
+    ends = (torch.rand((1, 1, 384, 384), generator=dice) < 0.5).float()
+    x = torch.where(hit, ends, torch.full_like(ends, 0.4))
+    found = impulses(x, torch.zeros_like(x))
+    assert found[hit].mean() > 0.9999
+    assert found[~hit].sum() == 0
+
+
+def test_of_a_white_sky_only_the_edge_is_suspected() -> None:
+    """Seven in ten alike are enough where the other end is nowhere near: only the outermost whites are suspected."""
+    sky = torch.full((1, 1, 32, 32), 0.5)
+    sky[..., :16] = 1.0
+    assert impulses(sky, torch.zeros_like(sky))[0, 0, 16].nonzero().flatten().tolist() == [15]
+
+
+def test_what_is_learned_about_filled_values_leaves_the_others_as_they_are() -> None:
+    torch.manual_seed(0)
+    network = RestoreUNet((8, 16), 1, 1).eval()
+    x, mask = torch.rand(2, 3, 32, 32) * 0.8 + 0.1, torch.zeros(2, 1, 32, 32)
+    mask[1, :, 8:16, 8:16] = 1
+    before = network(x, mask)
+    torch.nn.init.normal_(network.mend[-1].weight)
+    change = (network(x, mask) - before).abs()
+    assert change[1, :, 8:16, 8:16].min() > 0
+    assert change[0].max() == 0
+    assert (change * (1 - mask)).max() == 0
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_training_gives_what_a_pass_in_eval_mode_gives_and_every_weight_a_gradient(lost: int) -> None:
+    """Ranks add their gradients up in one exchange: a batch in which nothing is lost must have as many of them."""
+    torch.manual_seed(0)
+    network = RestoreUNet((8, 16), 1, 1)
+    torch.nn.init.normal_(network.mend[-1].weight)
+    x, mask = torch.rand(2, 3, 32, 32) * 0.8 + 0.1, torch.zeros(2, 1, 32, 32)
+    mask[:lost, :, 8:16, 8:16] = 1
+    trained = network.train()(x, mask)
+    trained.square().mean().backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+    torch.testing.assert_close(trained, network.eval()(x, mask))
+
+
+@pytest.mark.parametrize("size", [3, 5, 9])
+def test_box_sums_are_those_of_average_pooling(size: int) -> None:
+    x = torch.rand(2, 3, 12, 17, generator=torch.Generator().manual_seed(0))
+    wanted = torch.nn.functional.avg_pool2d(x, size, 1, size // 2) * size**2
+    torch.testing.assert_close(box_sum(x, size), wanted)

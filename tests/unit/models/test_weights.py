@@ -109,3 +109,6 @@ def test_facts_of_another_version_are_refused():
     data = safetensors.torch.save({"a": torch.zeros(1)}, {"artgen": '{"name": "x", "wings": 2}'})
     with pytest.raises(UsageError, match="newer artgen"):
         load_bytes(data, "new.safetensors")
+    data = safetensors.torch.save({"a": torch.zeros(1)}, {"artgen": "[1]"})
+    with pytest.raises(UsageError, match="they are a JSON list, not an object"):
+        load_bytes(data, "list.safetensors")

@@ -17,6 +17,7 @@ from artgen.codecs.picture import Picture
 from artgen.codecs.pool import GuardPool
 from artgen.errors import UsageError
 from artgen.training import gan_data
+from artgen.training.data import stable_seed
 from artgen.training.gan_data import RealPictures, fitted, load_real
 from artgen.training.gan_recipe import GanRecipe
 
@@ -99,7 +100,7 @@ def test_the_middle_is_what_stays():
 
 
 def numbered(count: int = 7) -> RealPictures:
-    values = torch.arange(count, dtype=torch.uint8)
+    values = (torch.arange(count) % 256).to(torch.uint8)
     ramp = torch.arange(28, dtype=torch.uint8) * 8
     return RealPictures(values[:, None, None, None] + ramp.expand(count, 1, 28, 28), values.long(), (), {}, {})
 
@@ -120,6 +121,16 @@ def test_a_batch_depends_on_its_position_alone_and_an_epoch_shows_every_picture_
     turned = whole.pixels[:, 0, 0, 0] > whole.pixels[:, 0, 0, -1]
     assert 0 < turned.sum() < 21
     assert not (real.batch(recipe(), 0, 21).pixels[:, 0, 0, 0] > 100).any()
+
+
+def test_the_order_of_an_epoch_is_drawn_once():
+    gan_data._order.cache_clear()
+    real, settings = numbered(1000), recipe(seed=5)
+    batches = [real.batch(settings, first, 8) for first in range(0, 2000, 8)]
+    assert gan_data._order.cache_info().misses == 2
+    drawn = [np.random.default_rng(stable_seed(5, "epoch", epoch)).permutation(1000) for epoch in (0, 1)]
+    shown = torch.cat([batch.labels for batch in batches if batch.labels is not None])
+    assert shown.tolist() == (np.concatenate(drawn) % 256).tolist()
 
 
 def test_data_that_cannot_be_trained_on_is_a_usage_error(data, tmp_path):

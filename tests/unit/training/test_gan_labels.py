@@ -60,6 +60,14 @@ def test_folders_where_there_is_no_list_or_an_empty_one(data: Path) -> None:
     assert found(data) == (("a", "b"), [0, 0, 1, 1])
 
 
+def test_pictures_beside_the_class_folders_are_left_out(data: Path) -> None:
+    Image.new("L", (28, 28), 7).save(data / "cover.png")
+    assert found(data) == found(zipped(data)) == (("a", "b"), [0, 0, 1, 1])
+    assert load_real(str(data), RECIPE).unusable == {"cover.png": "it lies in no class folder"}
+    with pytest.raises(UsageError, match=r"holds 0 usable pictures .*'1\.png': it lies in no class folder"):
+        load_real(str(data / "a"), RECIPE)
+
+
 def test_each_part_of_data_has_its_own_list(data: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()

@@ -141,6 +141,14 @@ def test_augmentation_comes_as_often_as_it_should():
     assert same == pytest.approx([0.8**3, 0.5**3, 0.0], abs=0.06)
 
 
+def test_brightness_changes_by_a_quarter_of_the_range_at_most():
+    x, chance = torch.zeros(400, 1, 16, 24), dice()
+    chance[8:] = 1.0  # no move, no cutout; saturation and contrast do nothing to one value
+    changed = augment(x, 0.999, chance)[:, 0, 0, 0]
+    assert torch.allclose(changed, torch.where(chance[7] < 0.999, chance[0] - 0.5, 0.0), atol=1e-6)
+    assert 0.45 < changed.abs().max() <= 0.5
+
+
 def test_a_gradient_passes_augmentation_twice():
     x = pictures()[:3].double().requires_grad_()
     few = dice()[:, :3].double()

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from artgen.errors import RunError
+from artgen.errors import UsageError
 from artgen.models.gans.spec import GanFacts
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_run import MOST_RESCUES, fresh, train_gan
 from artgen.training.gan_state import GanState, load_gan
-from artgen.training.gan_watch import Look, trouble
+from artgen.training.gan_watch import Look, Watch, trouble
 from artgen.training.journal import read_log
 from artgen.training.state import checkpoints
 from tests.unit.training import gan_ranks
@@ -139,7 +139,9 @@ def test_a_run_that_no_rescue_mends_ends_at_its_last_good_step(data: str, health
     before = (run / "model.safetensors").read_bytes()
     hopeless = recipe(rate=1e6, images=2160)
     for _ in range(2):  # the same command again: it says so again, and leaves all as it is
-        with pytest.raises(RunError, match=r"gone back 6 times already, and step 250 is its last good one: lower"):
+        with pytest.raises(
+            UsageError, match=r"gone back 6 times already, and step 250 is its last good one: lower"
+        ):
             train_gan(data, str(run), hopeless)
         assert checkpoints(run)[-1] == "step-00000250"
         assert (run / "model.safetensors").read_bytes() == before
@@ -160,6 +162,53 @@ def test_what_counts_as_trouble() -> None:
     assert said(d_loss=0.01, distance=7.9) == "", "it has an easy game early on, while pictures get better"
     assert said(d_loss=21.0, best=-1.0) == "the discriminator lost its way (its loss is 21)"
     assert said(distance=400.0, best=-1.0, d_loss=0.0) == "", "there is nothing to compare the first look with"
+    early = {"diversity": 0.001, "best": -1.0, "most_diverse": 0.001}
+    assert said(**early) == "", "it may be a slow start"
+    alike = "the pictures are all alike (diversity 0.001, that of real ones is 1)"
+    assert said(**early, flat_step=50) == alike
+    assert said(diversity=0.009, most_diverse=0.03).startswith("the pictures are all alike"), "they were not so far"
+    assert said(diversity=0.015, best=-1.0, most_diverse=0.001, flat_step=50) == ""
+
+
+def test_one_picture_from_the_start_on_is_taken_back_to_the_start(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at every rescue and gone on with, it ends in the same way."""
+    look = Watch.look
+    monkeypatch.setattr(Watch, "look", lambda *given: look(*given)._replace(diversity=0.001))
+    ends = []
+    for name in ("run", "killed"):
+        run, kills = tmp_path / name, 0
+        while name == "killed" and kills < MOST_RESCUES:
+            with pytest.raises(Killed):
+                train_gan(data, str(run), recipe(look_images=80), report=kill)
+            kills += 1
+        with pytest.raises(UsageError, match=r"pictures are all alike .* and step 0 is its last good one: lower"):
+            train_gan(data, str(run), recipe(look_images=80))
+        lines = [(line["from_step"], line["step"]) for line in rescues(run)]
+        assert lines == [(20, 0)] * MOST_RESCUES, "at the second look, back to fresh weights"
+        assert checkpoints(run)[0] == "step-00000000"
+        ends.append({key: value for key, value in position(run).items() if key != "seconds"})
+    assert ends[0] == ends[1]
+
+
+def test_a_slow_start_is_let_pass_once(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, run = [], str(tmp_path)
+    look = Watch.look
+
+    def first_flat(watch: Watch, state: GanState, facts: GanFacts) -> Look:
+        looked.append(state.step)
+        return look(watch, state, facts)._replace(diversity=0.5 if state.step > 50 else 0.0)
+
+    monkeypatch.setattr(Watch, "look", first_flat)
+    train_gan(data, run, recipe(images=400))
+    first = position(tmp_path)
+    assert (looked, first["good_step"], first["flat_step"], first["best"]) == ([50], 0, 50, -1.0)
+    assert (tmp_path / "best.safetensors").is_file()
+    train_gan(data, run, recipe(images=800))
+    end = position(tmp_path)
+    assert (looked, end["good_step"], end["flat_step"], end["rescues"]) == ([50, 100], 100, 50, 0)
+    assert end["best"] > 0
 
 
 def test_pictures_that_become_alike_are_taken_back(data: str, tmp_path: Path) -> None:

@@ -131,17 +131,8 @@ def test_a_run_leaves_a_model_a_log_grids_and_what_became_of_the_data(data, tmp_
 @pytest.mark.parametrize("name", ["article", "dcgan", "dcgan-tuned", "default", "r3"])
 def test_every_shipped_recipe_takes_a_step(name):
     small = {"mlp": {"widths": [8]}, "dcgan": {"base": 4}, "r3": gan_ranks.R3}[load_gan_recipe(name).model]
-    settings = load_gan_recipe(
-        name,
-        {
-            "batch_images": 4,
-            "shards": 2,
-            "images": 4,
-            "generator": small,
-            "discriminator": small,
-            "report_steps": 1,
-        },
-    )
+    changes = {"batch_images": 4, "shards": 2, "images": 4, "generator": small, "report_steps": 1}
+    settings = load_gan_recipe(name, {**changes, "discriminator": {**load_gan_recipe(name).discriminator, **small}})
     _, told = gan_ranks.trained(settings)
     assert all(math.isfinite(value) for value in told[0].values())
     assert 0 <= told[0]["d_right"] <= 1
@@ -218,6 +209,45 @@ def test_a_checkpoint_of_another_architecture_is_refused(data, tmp_path):
     (tmp_path / "run" / "model.safetensors").unlink()
     with pytest.raises(UsageError, match="another architecture"):
         train_gan(data, str(tmp_path / "run"), other)
+
+
+def test_penalties_and_batch_norm_do_not_go_together():
+    settings = replace(gan_ranks.DCGAN, gamma_end=0.1)
+    with pytest.raises(UsageError, match=r"gamma is 0\.1, .* 'dcgan' has batch norm, .*put `norm = false`"):
+        gan_ranks.start(settings)
+    gan_ranks.start(replace(settings, discriminator={"base": 4, "norm": False}))
+    gan_ranks.start(replace(settings, gamma_end=0.0))
+
+
+def test_a_run_that_goes_on_with_something_else_says_so(data, tmp_path, caplog):
+    run, settings = str(tmp_path / "run"), recipe(images=4, **MLP)
+    train_gan(data, run, settings)
+    caplog.clear()
+    train_gan(data, run, replace(settings, images=8, learning_rate=1e-3, look_images=80, licence="CC0-1.0"))
+    assert "with other settings" not in caplog.text, "how long and how fast may change"
+
+    shutil.copyfile(Path(data) / "a" / "1.png", Path(data) / "a" / "3.png")
+    train_gan(data, run, replace(settings, images=12, seed=1, gamma=2.0, game="bce"))
+    assert "the run goes on from step 2 with other settings than so far: " in caplog.text
+    (changed,) = [line["changed_settings"] for line in read_log(run) if "changed_settings" in line]
+    listed = changed.pop("DATA")
+    assert changed == {"seed": [0, 1], "gamma": [5.0, 2.0], "game": ["relativistic", "bce"]}
+    assert [text.partition(" (listing")[0] for text in listed] == [
+        f"{count} pictures of {data}" for count in (5, 6)
+    ]
+    caplog.clear()
+    moved = str(shutil.copytree(data, tmp_path / "moved"))
+    train_gan(moved, run, replace(settings, images=16, seed=1, gamma=2.0, game="bce"))
+    assert "with other settings" not in caplog.text, "the same pictures at another place"
+
+
+def test_another_batch_is_refused(data, tmp_path):
+    run, settings = tmp_path / "run", recipe(images=4, **MLP)
+    train_gan(data, str(run), settings)
+    before = tree(run)
+    with pytest.raises(UsageError, match=r"batch_images is 2, and RUN .* was begun with 4: use 4, or another RUN"):
+        train_gan(data, str(run), replace(settings, images=8, batch_images=2))
+    assert tree(run) == before
 
 
 def test_a_run_of_other_pictures_is_refused_though_all_shapes_are_the_same(data, tmp_path):

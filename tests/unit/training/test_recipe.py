@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from math import nan
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,12 @@ def test_changes_and_files(tmp_path):
         ({"grey_share": 1.5}, "grey_share is 1.5; use 0 to 1"),
         ({"damage": {}}, "at least one kind"),
         ({"damage": {"noise": nan}}, "at least one kind"),
+        ({"damage": {"noise": "x"}}, "damage is {'noise': 'x'}; give each kind a number"),
+        ({"damage": {"noise": True}}, "give each kind a number"),
+        ({"damage": {"noise": 2, "jpeg": -1}}, "give each kind a number of 0 or more"),
+        ({"damage": {"rain": 1}}, "no training damage is called 'rain'"),
+        ({"precision": "fp17"}, "precision is 'fp17'; choose auto, fp32 or bf16"),
+        ({"precision": "fp16"}, "train with bf16 or fp32"),
         ({"loss": "l7"}, "choose from l1, l2, relative_l1, huber"),
         ({"turns": 1}, "must be of type bool"),
     ],
@@ -52,12 +59,23 @@ def test_wrong_values_are_refused_with_the_fix(changes, message):
         load_recipe("default", changes)
 
 
-def test_wrong_files_are_refused(tmp_path):
+def test_wrong_files_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="no recipe 'nothing'"):
         load_recipe("nothing")
     (tmp_path / "bad.toml").write_text("a = = 2")
     with pytest.raises(UsageError, match="is not TOML"):
         load_recipe(str(tmp_path / "bad.toml"))
+    (tmp_path / "latin.toml").write_bytes(b'licence = "\xe9"')
+    with pytest.raises(UsageError, match=r"recipe '.*latin.toml' is not TOML"):
+        load_recipe(str(tmp_path / "latin.toml"))
+    (tmp_path / "closed.toml").write_text("steps = 1")
+
+    def refuse(*_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)  # root, as whom the tests may run, may read everything
+    with pytest.raises(UsageError, match=r"cannot read the recipe '.*closed.toml': Permission denied"):
+        load_recipe(str(tmp_path / "closed.toml"))
 
 
 def test_whole_numbers_stand_for_floats():

@@ -302,6 +302,8 @@ def test_a_checkpoint_of_another_architecture_is_refused(data, tmp_path):
     train_restorer(data, str(tmp_path / "run"), recipe(steps=1, holdout=0))
     with pytest.raises(UsageError, match="another architecture"):
         train_restorer(data, str(tmp_path / "run"), recipe(params={"widths": [4, 4, 4], "blocks": 1}))
+    with pytest.raises(UsageError, match="is of another optimizer; use another RUN or its own recipe"):
+        train_restorer(data, str(tmp_path / "run"), recipe(optimizer="muon", holdout=0))
 
 
 def changed_lines(run: Path) -> list[dict]:

@@ -39,7 +39,7 @@ def test_frames_are_made_as_the_animation_takes_them(
     monkeypatch.setattr(extras, "frames", counted)
     run = write_run(tmp_path / "run", channels=channels)
     painter = load_painter(str(run))
-    config = GenerateConfig(model=str(run), output=str(tmp_path / "out"), frames=20)
+    config = GenerateConfig(model=str(run), output=str(tmp_path / "out"), interpolate="4,7,1", frames=20)
     job = GenerateJob(model=str(run), model_sha256=painter.sha256, classes=(0, 1, 2))
     extras.write_frames(config, (4, 7, 1), painter, job)
     assert len(alive) >= 39

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 from artgen.records import Source
+from artgen.sinks import manifest
 from artgen.work.listing import Listing
+from tests.outputs import row
+
+UNIT = "0123abcd-000000"
 
 
 def source(key: str, folder: str) -> Source:
@@ -32,6 +38,40 @@ def test_what_follows_a_dot_need_not_be_an_extension() -> None:
     pages = ["page.001", "page.002", "page.003"]
     assert masks_of(pages, pages) == {page: page for page in pages}
     assert masks_of(pages, ["page.002.png"]) == {"page.001": None, "page.002": "page.002.png", "page.003": None}
+
+
+def test_masks_that_match_no_image_are_counted() -> None:
+    masks = [source(key, "masks") for key in ("a.jpg", "b.png", "d/a.png", "e.png")]
+    with Listing("/in", [source(key, "in") for key in ("a.png", "b.png", "c.png")], masks) as listed:
+        assert (listed.masked, listed.unmatched) == (2, 2)
+
+
+def test_a_pair_of_files_belongs_together_whatever_their_names() -> None:
+    found, masks = [source("photo.jpg", "in")], [source("drawn.png", "masks")]
+    with Listing("/in/photo.jpg", found, masks, paired=True) as listed:
+        assert (listed.masked, listed.unmatched) == (1, 0)
+        [entry] = listed.entries(".png")
+        assert entry.mask == masks[0]
+    with Listing("/in/photo.jpg", found, masks) as listed:
+        assert (listed.masked, listed.unmatched) == (0, 1)
+
+
+def test_failed_rows_of_what_is_no_longer_listed(tmp_path: Path) -> None:
+    kept = [("old.png", "ok"), ("gone.png", "failed"), ("b.ta", "failed")]
+    containers = [("b.tar", "failed"), ("in.tar", "failed")]
+    manifest.write(str(tmp_path), UNIT, [row(key, unit=UNIT, status=status) for key, status in kept + containers])
+    with Listing("/x/in.tar", [source("a.png", "in"), source("b.tar/1.png", "in")]) as listed:
+        listed.subtract_done(str(tmp_path), retry_failed=False)
+        listed.drop_stale(str(tmp_path))
+        assert keys_of(tmp_path) == ["b.ta", "gone.png", "old.png"]
+        listed.subtract_done(str(tmp_path), retry_failed=True)
+        listed.drop_stale(str(tmp_path))
+        assert keys_of(tmp_path) == ["old.png"]
+        assert listed.count() == 2
+
+
+def keys_of(output: Path) -> list[str]:
+    return sorted(key for batch in manifest.read(str(output), ["key"]) for key in batch.column(0).to_pylist())
 
 
 def test_a_root_that_is_not_utf_8_has_a_digest() -> None:

@@ -1,4 +1,4 @@
-"""What is transparent in an image is its mask: repaired, and opaque afterwards."""
+"""What is transparent in an image is its mask: repaired, and opaque afterwards. What is partly so elsewhere stays so."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def test_transparent_pixels_are_repaired_and_made_opaque(tmp_path: Path, damaged
         "deep.png": encode(deep, deep_alpha, Metadata(), format="png").data,
         "half.png": rgba(alpha_of(128, 127)),
         "opaque.png": rgba(alpha_of(255, 255)),
+        "shadow.png": rgba(alpha_of(255, 200)),
         "plain.png": pictures.png(Image.fromarray(damaged)),
         "hole.png": rgba(alpha_of(255, 0)),
     }
@@ -49,11 +50,20 @@ def test_transparent_pixels_are_repaired_and_made_opaque(tmp_path: Path, damaged
     for name in ("deep.png", "half.png", "hole.png"):
         assert "transparent pixels were repaired and made opaque" in told[name]
         restored = decode((output / "images" / name).read_bytes())
-        assert restored.alpha is None
+        if name == "half.png":
+            assert "partial transparency was kept" in told[name]
+            assert np.array_equal(restored.alpha, alpha_of(128, 255))
+        else:
+            assert "partial" not in told[name]
+            assert restored.alpha is None
         changed = (restored.pixels != (deep if restored.bits == 16 else damaged)).any(axis=2)
         assert changed[HOLE].mean() > 0.9
         changed[HOLE] = False
         assert not changed.any()
+    shadow = decode((output / "images" / "shadow.png").read_bytes())
+    assert np.array_equal(shadow.alpha, alpha_of(255, 200))
+    assert np.array_equal(shadow.pixels, damaged)
+    assert "no pixel was more than half transparent; partial transparency was kept" in told["shadow.png"]
     assert "no pixel was transparent" in told["opaque.png"]
     assert "no alpha channel: nothing was masked" in told["plain.png"]
     for name in ("opaque.png", "plain.png"):
