@@ -46,6 +46,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures.write_tar(folder / "scans.tar", contents)
     write_run(folder / "gan-run")
     assert artgen_here("restore", folder / "scans", folder / "restored", "--model", "identity").returncode == 0
+    assert (
+        artgen_here("damage", folder / "photos", folder / "damaged", "--noise", "25", "--scratches").returncode == 0
+    )
     return folder
 
 
@@ -61,7 +64,7 @@ def test_shell_line(line: str, place: Path, request: pytest.FixtureRequest, tmp_
             fs, path = uri.filesystem(f"{bucket}/scans/{name}", server.options)
             fs.pipe_file(path, data)
         words = [word.replace("s3://bucket", bucket) for word in words]
-    outputs = ("restored", "repaired", "damaged", "samples")
+    outputs = ("restored", "repaired", "damaged", "mended", "samples")
     out = next((n for n, word in enumerate(words) if word.rstrip("/") in outputs), None)
     if out is not None and words[1] != "status":
         words[out] = str(tmp_path / "out")
