@@ -57,5 +57,5 @@ def test_tiles_do_not_show(name: str, content: str) -> None:
 @pytest.mark.parametrize("content", ["clean", "noisy", "missing"])
 @pytest.mark.parametrize("name", registry.names())
 def test_tiles_do_not_show_in_larger_pictures(name: str, content: str) -> None:
-    found = largest_difference(name, (450, 700), content, (128, 256, 512))
+    found = largest_difference(name, (400, 600), content, (256, 512))
     assert max(found.values()) <= 1, found
