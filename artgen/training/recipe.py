@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 import torch
 
-from artgen.config import nearest, worker_range
+from artgen.config import worker_range
 from artgen.errors import UsageError
 from artgen.storage import uri
+from artgen.text import nearest
 from artgen.training.losses import LOSSES
 from artgen.training.mixtures import DEFAULT_WEIGHTS, check_weights
 from artgen.training.optimizers import OPTIMIZERS

@@ -107,14 +107,31 @@ def impulses(x_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
     """1 where a value is 0 or 1 exactly and most of the 5x5 around it, mask apart, are not the same; else 0.
 
     Most are 70 %, and 90 % where the 5x5 has both blacks and whites: in salt and pepper of 70 % about a third of them are
-    the same; in a white sky or on a page nearly all. Masked pixels get 0.
+    the same; in a white sky or on a page nearly all. Masked pixels get 0. Nor is a value suspected that fits a `whole_lines`.
     """
     known_B1HW = mask_B1HW < 1
     ends = torch.cat([(x_BCHW == 0) & known_B1HW, (x_BCHW == 1) & known_B1HW], dim=1).to(x_BCHW.dtype)
     alike = box_sum(ends, 5) / box_sum(known_B1HW.to(x_BCHW.dtype), 5).clamp(min=1)
     others = alike.roll(x_BCHW.shape[1], dims=1)  # whites around a black, blacks around a white
-    alone_black, alone_white = (ends * (alike < torch.where(others > 0, 0.9, 0.7))).chunk(2, dim=1)
+    alone = ends * (alike < torch.where(others > 0, 0.9, 0.7)) * (1 - whole_lines(ends, known_B1HW))
+    alone_black, alone_white = alone.chunk(2, dim=1)
     return alone_black + alone_white
+
+
+def whole_lines(ends_B2CHW: Tensor, known_B1HW: Tensor) -> Tensor:
+    """1 along rows and columns that are black (first half of the channels) or white (second half) from end to end; else 0.
+
+    A frame of one pixel or a row of a page: of 16 known values or more every one is black or white, which impulses alone hardly
+    ever make of a row of a picture, and 57 % are of one kind: salt and pepper of 70 % leaves a black line 65 % black.
+    """
+    lines = torch.zeros_like(ends_B2CHW)
+    for dim in (2, 3):
+        count = known_B1HW.sum(dim, keepdim=True).to(ends_B2CHW.dtype)
+        share = ends_B2CHW.sum(dim, keepdim=True) / count.clamp(min=1)
+        either = share + share.roll(ends_B2CHW.shape[1] // 2, dims=1)
+        whole = (count >= 16) & (either > 0.9999) & (share >= 0.57)
+        lines = torch.maximum(lines, whole.to(ends_B2CHW.dtype).expand_as(lines))
+    return lines
 
 
 def fill_where_needed(x_BCHW: Tensor, mask_BCHW: Tensor, needed_BCHW: Tensor, otherwise_BCHW: Tensor) -> Tensor:
