@@ -40,10 +40,15 @@ bench: setup
 	$(PYTHON) bench/startup.py
 	$(PYTHON) bench/memory.py
 	$(PYTHON) bench/ray_engine.py
+	$(PYTHON) bench/ray_engine.py --command generate
 	$(PYTHON) bench/train.py
 	$(PYTHON) bench/png_encode.py
 	$(PYTHON) bench/object_storage.py
 	$(PYTHON) bench/quality.py
+	$(PYTHON) bench/generate.py
+	$(PYTHON) bench/scale.py
+	$(PYTHON) bench/gan.py loop
+	$(PYTHON) bench/chaos.py
 
 clean:
 	rm -rf .venv demo-output

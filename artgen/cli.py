@@ -52,7 +52,7 @@ def _fail(console: Console, error: ArtgenError, code: int) -> int:
     if console.as_json:
         console.result({"error": type(error).__name__, "message": str(error), "exit_code": code})
     else:
-        sys.stderr.write(f"artgen: {error}\n")
+        console.error(str(error))
     return code
 
 

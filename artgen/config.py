@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import os
 import tomllib
 import types
 from collections.abc import Mapping
@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from artgen.errors import UsageError
+from artgen.text import nearest
 
 Sink = Literal["png", "parquet", "webdataset"]
 EXTENSIONS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "source": "source"}
 """By --format how the names of outputs end; `source`: as their sources."""
+MAX_PIXELS = 178_956_970  # Pillow's own bound for an error: 2 x 1 GiB / 12 bytes
+IMAGE_TIMEOUT_S = 600.0
 MOST_PIXELS = 10**12
 MOST_GRID = 256
 MOST_FRAMES = 10_000
@@ -56,13 +59,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _at_least("unit_images", self.unit_images, 0)
+        _at_least("seed", self.seed, 0)
         if not 1 <= self.quality <= 100:
             raise UsageError(f"quality {self.quality} is out of range: use 1 to 100")
         if not self.to:
             raise UsageError("no output is named: use --to png, parquet or webdataset (repeatable)")
         if self.engine == "local" and self.address is not None:
             raise UsageError(f"--engine local takes no cluster address ({self.address!r}): drop one of the two")
-        if self.c2pa is not None and len([place for place in self.c2pa.split(",") if place]) != 2:
+        if self.c2pa is not None and [bool(place) for place in self.c2pa.split(",")] != [True, True]:
             raise UsageError(f"--c2pa {self.c2pa!r} is not CERT,KEY: give two PEM files with a comma between them")
         worker_range(self.workers)
 
@@ -86,8 +90,8 @@ class RestoreConfig(RunConfig):
     batch: int = 0
     on_error: Literal["record", "stop"] = "record"
     retry_failed: bool = False
-    max_pixels: int = 178_956_970
-    image_timeout: float = 600.0
+    max_pixels: int = MAX_PIXELS
+    image_timeout: float = IMAGE_TIMEOUT_S
     format: Literal["png", "jpeg", "webp", "source"] = "png"
     strength: float = 1.0
     ensemble: bool = False
@@ -111,7 +115,6 @@ class RestoreConfig(RunConfig):
                     f"overlap {self.overlap} is more than three quarters of tile {self.tile}: raise --tile or lower --overlap"
                 )
         _at_least("batch", self.batch, 0)
-        _at_least("seed", self.seed, 0)
         check_limits(self.max_pixels, self.image_timeout)
         if not 0.0 <= self.strength <= 1.0:
             raise UsageError(f"strength {self.strength} is out of range: use 0 (input) to 1 (the model's picture)")
@@ -201,6 +204,11 @@ def _at_least(name: str, value: float, least: float) -> None:
         raise UsageError(f"{name} {value} is out of range: use {least} or more")
 
 
+def cluster_address(address: str | None) -> str | None:
+    """`--address`, else the cluster that this process runs in as a Ray job; None: a private one."""
+    return address or os.environ.get("RAY_ADDRESS") or None
+
+
 def worker_range(workers: str) -> tuple[int, int] | None:
     """`auto` -> None, `4` -> (4, 4), `2:8` -> (2, 8). Raises UsageError for anything else."""
     if workers == "auto":
@@ -259,12 +267,6 @@ def checked(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, 
         if key not in known:
             raise UsageError(f"unknown key {key!r} {where} {nearest(key, known)}")
     return renamed
-
-
-def nearest(key: str, known: list[str]) -> str:
-    """What a key that is not known may have meant, or all that are known."""
-    near = difflib.get_close_matches(key, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
 
 
 def _convert(key: str, value: Any, hint: Any) -> Any:

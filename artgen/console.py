@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from artgen.records import Outcome, Row
+from artgen.text import plural
 
 PLAIN_EVERY_S = 10.0
 
@@ -39,13 +40,23 @@ class Console:
         elif not self.quiet:
             print(text if text is not None else _lines(facts), flush=True)  # noqa: T201
 
+    def unfinished(self, facts: dict[str, Any], text: str) -> None:
+        """`result` of a command that did not come to its end: `quiet` is about progress, and does not hide this."""
+        self.result(facts, text)
+        if self.quiet and not self.as_json:
+            self.error(text)
+
+    def error(self, text: str) -> None:
+        """What went wrong, on stderr."""
+        print(f"artgen: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
     def begin(self, total: int, done: int, doing: str = "restoring") -> None:
         """`done` of `total` images were finished by earlier runs; `doing`: what is done to them now."""
         self._total, self._done, self._begun_with = total, done, done
         self._started = self._last_line = time.monotonic()
         if done:
             rest = "going on with the rest" if done < total else "nothing is left to do"
-            self.say(f"{done} of {total} images are already done; {rest}")
+            self.say(f"{done} of {plural(total, 'image')} already done; {rest}")
         if total == done or self.quiet or self.as_json or not sys.stderr.isatty():
             return
         from rich.console import Console as RichConsole
@@ -78,7 +89,7 @@ class Console:
             self._bar.update(self._task, completed=self._done, rate=self._rate())
         elif time.monotonic() - self._last_line >= PLAIN_EVERY_S:
             self._last_line = time.monotonic()
-            self.say(f"{self._done}/{self._total} images, {self._rate()}, {self._left()} left")
+            self.say(f"{self._done}/{plural(self._total, 'image')}, {self._rate()}, {self._left()} left")
 
     def _rate(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-9)

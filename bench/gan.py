@@ -6,8 +6,9 @@
 loop:      images/s of `training.loop_gan.train` over a bare PyTorch loop with the same networks, losses, penalties,
            pictures and latent numbers; to reach: 0.95. With one shard, and with the recipe's.
 stability: seeds x learning rate {1/2, 1, 2} x gamma {1/3, 1, 3}, each a run of N images with ten looks. Told of every
-           cell: the lowest and the last fd_random of its seeds and the worst quotient of the two (to reach: 1.2), and
-           how often it was rescued. A recipe without penalties has no gamma to vary.
+           cell: the lowest and the last fd_random of its seeds and the worst quotient of the two (to reach: 1.2), how
+           often it was rescued, and how many of its runs collapsed, that is ended with an error. A recipe without
+           penalties has no gamma to vary.
 Pictures of `loop` are made from a seed. Run it on an idle machine.
 """
 
@@ -18,11 +19,12 @@ import statistics
 import tempfile
 import time
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from artgen.errors import RunError
+from artgen.errors import ArtgenError
 from artgen.models.gans.spec import GanFacts
 from artgen.training.ema import update_mean
 from artgen.training.gan_data import Reals
@@ -114,13 +116,22 @@ def loop(args: argparse.Namespace) -> None:
         print(f"loop / bare loop, {shards} shard(s)   {statistics.median(ratios):.3f}   ({spread})   to reach 0.95")
 
 
+class Outcome(NamedTuple):
+    """Of one run: distances at its looks, how often it was rescued, and whether it ended with an error."""
+
+    lowest: float
+    last: float
+    rescues: int
+    collapsed: bool
+
+
 def stability(args: argparse.Namespace) -> None:
     for name in args.recipe:
         base = load_gan_recipe(name, sets=args.set)
         look = args.images // LOOKS
         base = replace(base, images=args.images, look_images=look, minutes=0.0, checkpoint_minutes=1e9)
         print(
-            f"{name}: {args.images} images, {args.seeds} seeds\n  rate  gamma   lowest    last   last/lowest  rescues"
+            f"{name}: {args.images} images, {args.seeds} seeds\n  rate  gamma   lowest    last   last/lowest  rescues  collapsed"
         )
         for rate in (0.5, 1.0, 2.0):
             for gamma in (1 / 3, 1.0, 3.0) if base.gamma else (0.0,):
@@ -129,24 +140,32 @@ def stability(args: argparse.Namespace) -> None:
                     gamma=gamma * base.gamma, gamma_end=gamma * base.gamma_end,
                 )  # fmt: skip
                 runs = [_run(args.data, replace(cell, seed=seed), args.device) for seed in range(args.seeds)]
-                lowest, last = (statistics.mean(run[which] for run in runs) for which in (0, 1))
-                worst = max(run[1] / run[0] for run in runs)
+                lowest, last = (
+                    statistics.mean(run.lowest for run in runs),
+                    statistics.mean(run.last for run in runs),
+                )
+                worst = max(run.last / run.lowest if run.lowest < float("inf") else float("inf") for run in runs)
                 print(
-                    f"{rate:6.2g} {gamma:6.2g} {lowest:8.2f} {last:7.2f} {worst:13.2f} {sum(run[2] for run in runs):8d}",
+                    f"{rate:6.2g} {gamma:6.2g} {lowest:8.2f} {last:7.2f} {worst:13.2f} "
+                    f"{sum(run.rescues for run in runs):8d} {sum(run.collapsed for run in runs):10d}",
                     flush=True,
                 )
 
 
-def _run(data: str, recipe: GanRecipe, device: str) -> tuple[float, float, int]:
-    """The lowest and the last distance and the number of rescues of one run."""
+def _run(data: str, recipe: GanRecipe, device: str) -> Outcome:
+    """One run. Raises ArtgenError when it did not even begin: then no other cell of the table would."""
+    collapsed = False
     with tempfile.TemporaryDirectory(prefix="artgen-bench-gan-") as folder:
         try:
             train_gan(data, folder, recipe, device=device, report=lambda _: None)
-        except RunError as error:
+        except ArtgenError as error:
+            if not read_log(folder):
+                raise
+            collapsed = True
             print(f"  seed {recipe.seed}: {error}")
         lines = read_log(folder)
     seen = [line["fd_random"] for line in lines if "fd_random" in line] or [float("inf")]
-    return min(seen), seen[-1], sum("rescued" in line for line in lines)
+    return Outcome(min(seen), seen[-1], sum("rescued" in line for line in lines), collapsed)
 
 
 def main() -> None:

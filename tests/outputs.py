@@ -87,7 +87,7 @@ class Output:
         self, key: str, clean: np.ndarray, damaged: np.ndarray, mode: str | None = None, **facts: object
     ) -> None:
         self.sources[key] = encoded(damaged, mode)
-        where = self._sink.add(f"{len(self.rows)}.png", key, encoded(clean, mode), row(key))
+        where = self._sink.add(f"{len(self.rows)}.png", encoded(clean, mode), row(key))
         self.rows.append(row(key, output_uri=where, width=clean.shape[1], height=clean.shape[0], **facts))
 
     def commit(self, run: dict[str, object] | None = None) -> Output:

@@ -12,10 +12,11 @@ from PIL import Image, ImageFile, TiffImagePlugin, WebPImagePlugin
 
 from artgen.codecs import deep, frames, metadata, modes, reason
 from artgen.codecs.metadata import Metadata
-from artgen.codecs.picture import MAX_PIXELS, Admit, Picture
+from artgen.codecs.picture import Admit, Picture
+from artgen.config import MAX_PIXELS
 from artgen.errors import DecodeFailed, TooManyPixels, UnsupportedImage
 
-__all__ = ["MAX_PIXELS", "Picture", "decode"]
+__all__ = ["Picture", "decode"]
 
 # Formats with a decoder that reads pixels and does nothing else. Left out on purpose: EPS (runs Ghostscript),
 # WMF, the stubs (BUFR, GRIB, HDF5, MPEG, FITS) and those recognised by guesswork (IMT, IPTC, MCIDAS).

@@ -12,8 +12,6 @@ from artgen.codecs.metadata import Metadata
 Admit = Callable[[int], object]
 """Is told how many pixels an image's header claims and may wait, before their memory is taken."""
 
-MAX_PIXELS = 178_956_970  # Pillow's own bound for an error: 2 x 1 GiB / 12 bytes
-
 
 @dataclass(frozen=True, slots=True)
 class Picture:

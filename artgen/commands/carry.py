@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from artgen.commands.places import end_overwriting, told
-from artgen.config import GenerateConfig, RestoreConfig, RunConfig
+from artgen.config import GenerateConfig, RestoreConfig, RunConfig, cluster_address
 from artgen.console import Console
 from artgen.errors import RunError
 from artgen.records import Outcome
 from artgen.storage import uri
 from artgen.storage.ledger import Ledger
+from artgen.text import plural
 from artgen.work import runlog
 from artgen.work.plan import Plan
 from artgen.work.runlog import Tally
@@ -96,16 +96,13 @@ def conclude(plan: Plan, config: RunConfig, run: dict[str, Any], console: Consol
     }
     if run["ended"] != "done":
         left = sum(ref.images for ref in plan.pending(Ledger(config.output, config.storage_options)))
-        why = "interrupted" if run["ended"] == "interrupted" else run["ended"]
         facts["left"] = left
-        text = f"{why}; {left} images are left: the same command goes on from here"
-        console.result(facts, text)
-        if console.quiet:  # which is about progress: what went wrong must be told
-            print(text, file=sys.stderr, flush=True)  # noqa: T201
+        text = f"{run['ended']}; {plural(left, 'image')} left: the same command goes on from here"
+        console.unfinished(facts, text)
         return 1
     facts["report"] = write_report(config.output, config.storage_options)
     rate = f"{run['megapixels_per_second']:g} MP/s"
-    text = f"{totals['ok']} images {config.done}, {totals['failed']} failed, {rate}; report: {facts['report']}"
+    text = f"{plural(totals['ok'], 'image')} {config.done}, {totals['failed']} failed, {rate}; report: {facts['report']}"
     if totals["failed"] and not run["images"]:
         text += "; nothing was left to do: --retry-failed does the failed ones again"
     console.result(facts, text)
@@ -120,8 +117,7 @@ def open_engine(config: RunConfig, images: int) -> Any:
     """The engine of --engine; `auto` is local on one machine with at most one GPU, no --address and no Ray job around."""
     name = config.engine
     if name == "auto":
-        on_cluster = config.address is not None or "RAY_ADDRESS" in os.environ
-        name = "ray" if on_cluster or _gpus() > 1 else "local"
+        name = "ray" if cluster_address(config.address) or _gpus() > 1 else "local"
     if name == "local":
         from artgen.engines.local import LocalEngine
 

@@ -11,18 +11,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from artgen.codecs.guard import Guard
-from artgen.codecs.picture import MAX_PIXELS, Picture
+from artgen.codecs.picture import Picture
 from artgen.commands.places import place
-from artgen.config import check_limits
+from artgen.config import IMAGE_TIMEOUT_S, MAX_PIXELS, check_limits
 from artgen.console import Console
 from artgen.errors import ImageError, RunError, StorageError, UsageError
 from artgen.records import Entry, Source
 from artgen.storage import archive, atomic, scratch, uri
+from artgen.text import plural
 from artgen.work.listing import Listing
 from artgen.work.lock import NAME as LOCK
 from artgen.work.lock import only_driver
 
-DECODE_TIMEOUT_S = 600.0
 SAVE_EVERY_S = 20.0
 FOLDER = "_damage"  # not _artgen: no other command may take this OUTPUT for its own, and clear it
 # Operators in the order in which damage befalls a picture; the last is how it was saved. Value: the strength of a
@@ -47,9 +47,9 @@ def damage(args: dict[str, Any], console: Console) -> int:
     """
     source, output, options = args["input"], args["output"], args.get("storage_options")
     strengths, seed = _strengths(args), args.get("seed", 0)
-    max_pixels, timeout_s = args.get("max_pixels", MAX_PIXELS), args.get("image_timeout", DECODE_TIMEOUT_S)
+    max_pixels, timeout_s = args.get("max_pixels", MAX_PIXELS), args.get("image_timeout", IMAGE_TIMEOUT_S)
     check_limits(max_pixels, timeout_s)
-    most_bytes = max(archive.MAX_BYTES, 8 * int(max_pixels))  # of 16 bits in four channels
+    most_bytes = archive.most_bytes(int(max_pixels))
     record = Record(output, options)
     with (
         TemporaryDirectory(dir=scratch.folder()) as indexes,
@@ -71,12 +71,12 @@ def damage(args: dict[str, Any], console: Console) -> int:
         with only_driver(output, console.say, options, FOLDER):
             record.begin(settings)
             if record.lines:
-                console.say(f"{len(record.lines)} of {listed.count()} images are already done")
+                console.say(f"{len(record.lines)} of {plural(listed.count(), 'image')} already done")
             _go_on(record, listed, damaged)
             record.publish()
     failed = sum("error" in json.loads(line) for line in record.lines.values())
     facts = {"output": uri.shown(output), "images": len(record.lines) - failed, "failed": failed}
-    text = f"{facts['images']} images damaged, {failed} failed: {facts['output']}"
+    text = f"{plural(facts['images'], 'image')} damaged, {failed} failed: {facts['output']}"
     console.result(facts, f"{text}; to go on: {_next_command(output, options)}")
     return 3 if failed else 0
 
@@ -101,7 +101,7 @@ def _go_on(record: Record, listed: Listing, damaged: Callable[[Entry], dict[str,
             record.save()
         if isinstance(error, KeyboardInterrupt):
             raise RunError(
-                f"interrupted after {len(record.lines)} of {listed.count()} images; the same command goes on from here"
+                f"interrupted after {len(record.lines)} of {plural(listed.count(), 'image')}; the same command goes on from here"
             ) from error
         raise
     record.save()
@@ -205,10 +205,10 @@ def _damaged(
     told = {"key": entry.source.key, "name": entry.name, "seed": seed, "damage": strengths}
     try:
         picture = picture_of(entry.source)
+        masked = damage_one(entry, picture, output, strengths, seed, options)
     except ImageError as error:
         return told | {"error": f"{type(error).__name__}: {error}"}
     notes = [*picture.notes, *(["16 bits rounded to 8"] if picture.bits == 16 else [])]
-    masked = damage_one(entry, picture, output, strengths, seed, options)
     return told | {"masked": masked, "notes": "; ".join(notes)}
 
 

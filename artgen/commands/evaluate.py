@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -14,18 +13,18 @@ import numpy as np
 
 from artgen.codecs.guard import Guard
 from artgen.commands.damage import check_strength
-from artgen.config import check_limits
+from artgen.config import IMAGE_TIMEOUT_S, check_limits
 from artgen.console import PLAIN_EVERY_S, Console
 from artgen.errors import StorageError, UsageError
 from artgen.records import Source
 from artgen.storage import archive, atomic, scratch, uri
+from artgen.text import plural
 
 if TYPE_CHECKING:
     from artgen.work.evaluation import Scores
 
 # A picture goes through the model whole, in floats, and its peers take more than that: larger ones would take the memory.
-MAX_PIXELS = 32_000_000
-DECODE_TIMEOUT_S = 300.0
+MOST_PIXELS = 32_000_000
 
 
 def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
@@ -44,7 +43,7 @@ def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
         raise UsageError(f"protocol {protocol!r} is not known: use published (float noise) or file (8-bit files)")
     if images is not None and images < 1:
         raise UsageError(f"--images is {images}; use 1 or more")
-    max_pixels, timeout_s = args.get("max_pixels", MAX_PIXELS), args.get("image_timeout", DECODE_TIMEOUT_S)
+    max_pixels, timeout_s = args.get("max_pixels", MOST_PIXELS), args.get("image_timeout", IMAGE_TIMEOUT_S)
     check_limits(max_pixels, timeout_s)
     device = pick_device(args.get("device", "auto"))
     restorer = load(args["model"], uri.options_for(args["model"], options, (data, args.get("out", ""))))
@@ -60,7 +59,9 @@ def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
         Guard(int(max_pixels), timeout_s or None) as guard,
     ):
         found = _sources(data, options, indexes, whole=images is None)
-        pictures = islice(evaluation.pictures_of(found, reader, guard, unusable), images)
+        pictures = islice(
+            evaluation.pictures_of(found, reader, guard, unusable, archive.most_bytes(int(max_pixels))), images
+        )
         results = measure.run(tasks, _told(pictures, console))
     for key, reason in list(unusable.items())[:5]:
         console.say(f"left out {key!r}: {reason}")
@@ -78,7 +79,7 @@ def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
             atomic.write(uri.join(args["out"], "evaluation.json"), json.dumps(facts, indent=1).encode(), options)
             atomic.write(uri.join(args["out"], "panel.png"), panel([scores.panel for scores in results]), options)
         except StorageError as error:  # raised, it would be a second JSON object on stdout
-            print(f"artgen: {error}", file=sys.stderr)  # noqa: T201
+            console.error(str(error))
             return 1
     return 3 if unusable else 0
 
@@ -96,7 +97,7 @@ def _told(pictures: Iterator[tuple[str, np.ndarray]], console: Console) -> Itera
     for number, picture in enumerate(pictures):
         if time.monotonic() - last_line >= PLAIN_EVERY_S:
             last_line = time.monotonic()
-            console.say(f"{number} pictures measured")
+            console.say(f"{plural(number, 'picture')} measured")
         yield picture
 
 
@@ -125,14 +126,13 @@ def parse_damage(given: list[str] | None) -> list[Any]:
 def table(facts: dict[str, Any], results: list[Scores]) -> str:
     """PSNR (dB) and SSIM by damage; the best PSNR of a row is starred."""
     left_out = f" ({facts['failed']} left out)" if facts["failed"] else ""
-    lines = [
-        f"{facts['model']} on {facts['pictures']} pictures of {facts['data']}{left_out}, {facts['protocol']} protocol: PSNR/SSIM"
-    ]
+    of = f"{plural(facts['pictures'], 'picture')} of {facts['data']}{left_out}"
+    lines = [f"{facts['model']} on {of}, {facts['protocol']} protocol: PSNR/SSIM"]
     lines += map(_line, results)
     if facts["not_installed"]:
         lines.append(f"not installed: {', '.join(facts['not_installed'])}")
     for name, count in facts["gave_up"].items():
-        lines.append(f"{name} made nothing of {count} pictures, which are scored as they were given to it")
+        lines.append(f"{name} made nothing of {plural(count, 'picture')}, scored as given to it")
     return "\n".join(lines)
 
 

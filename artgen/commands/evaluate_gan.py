@@ -165,6 +165,7 @@ class Cache:
         from artgen.work import reference
 
         self._folder = settings.cache or reference.default_folder()
+        self._options = uri.options_for(self._folder, settings.storage_options, (settings.data, settings.model))
         self._seed, self._say = settings.seed, console.say
         self._pixels: Any = None  # of the real pictures, where training a classifier has read them already
 
@@ -209,7 +210,7 @@ class Cache:
         from artgen.work import reference
 
         try:
-            content = reference.read(place)
+            content = reference.read(place, self._options)
             return None if content is None else opened(content)
         except (StorageError, UsageError) as error:
             self._say(f"the cache file {place} is broken and is made anew ({error})")
@@ -219,7 +220,7 @@ class Cache:
         from artgen.work import reference
 
         try:
-            reference.write(place, content)
+            reference.write(place, content, self._options)
         except StorageError as error:
             self._say(f"nothing is kept for the next time: {error}; choose another --cache folder")
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from artgen.commands.carry import carry, open_engine
-from artgen.commands.places import check_output, clear_output, credentials_of, options_of_model
+from artgen.commands.places import check_output, clear_output, credentials_of, left_to_do, options_of_model
 from artgen.config import EXTENSIONS, GenerateConfig
 from artgen.console import Console
 from artgen.errors import ArtgenError, UsageError
@@ -43,12 +43,16 @@ def generate(config: GenerateConfig, console: Console, *, dry_run: bool = False)
         painter, job = make_job(config, engine.devices())
         settings, size = settings_of(config, job), config.unit_images or unit_images(len(seeds))
         if dry_run:
-            console.result(describe(config, engine.name, seeds, size, settings))
+            left = left_to_do(config, asked_of(config, settings), listed, settings)
+            facts = describe(config, engine.name, seeds, size, settings)
+            console.result({**facts, "done": len(seeds) - left, "left": left})
             return 0
         check_output(config)
         with only_driver(config.output, console.say, config.storage_options):
-            clear_output(config, {**settings, "seeds": config.seeds})
-            plan = plans.prepare(listed, config.output, settings, unit_images=size, options=config.storage_options)
+            clear_output(config, asked_of(config, settings))
+            plan = plans.prepare(
+                listed, config.output, settings, unit_images=size, options=config.storage_options, say=console.say
+            )
             if config.grid and len(seeds):
                 extras.write_grid(config, seeds, painter, job)
             if route:
@@ -130,6 +134,11 @@ def settings_of(config: GenerateConfig, job: GenerateJob) -> dict[str, Any]:
         "quality": config.quality if config.format != "png" else None, "to": sorted(config.to),
         "c2pa": job.credentials and job.credentials.signer,
     }  # fmt: skip
+
+
+def asked_of(config: GenerateConfig, settings: dict[str, Any]) -> dict[str, Any]:
+    """What makes the command another one, for an interrupted --overwrite."""
+    return {**settings, "seeds": config.seeds}
 
 
 def describe(

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 from artgen.config import GenerateConfig, RestoreConfig, RunConfig
 from artgen.errors import StorageError, UsageError
 from artgen.storage import atomic, uri
+from artgen.storage.ledger import Ledger
+from artgen.work import plan as plans
 from artgen.work.lock import NAME as LOCK
 
 if TYPE_CHECKING:
     from artgen.codecs.credentials import Credentials
+    from artgen.work.listing import Listing
+    from artgen.work.seed_listing import SeedListing
 
 OVERWRITING = "overwriting"
 _PLACES = ("input", "output", "masks", "model", "data")
@@ -26,10 +30,11 @@ def place(source: str) -> str:
 
 def told(config: RunConfig) -> dict[str, Any]:
     """The configuration as run.json keeps it: without secrets."""
-    from artgen.training.pictures import shown_parts
-
     places = {name: value and uri.shown(value) for name, value in asdict(config).items() if name in _PLACES}
     if places.get("data"):
+        # A command without DATA starts without what training needs.
+        from artgen.training.pictures import shown_parts
+
         places["data"] = shown_parts(asdict(config)["data"])
     signing = config.c2pa and ",".join(map(uri.shown, config.c2pa.split(",")))
     return {**asdict(config), **places, "c2pa": signing}
@@ -76,9 +81,15 @@ def check_places(config: RestoreConfig) -> None:
 
 def check_output(config: RunConfig) -> None:
     """Refuses an OUTPUT that cannot be written or that artgen did not make."""
-    options, shown = config.storage_options, uri.shown(config.output)
+    check_made_by_artgen(config.output, config.storage_options)
+    atomic.check_writable(uri.join(config.output, "_artgen"), config.storage_options)
+
+
+def check_made_by_artgen(output: str, options: uri.Options | None) -> None:
+    """Refuses an OUTPUT that holds other things, or cannot be listed, without a change to it. Raises UsageError."""
+    shown = uri.shown(output)
     try:
-        found = uri.names(config.output, options)
+        found = uri.names(output, options)
     except StorageError as error:
         raise UsageError(f"OUTPUT {shown} cannot be used: {error}") from error
     if "recipe.json" in found:
@@ -91,7 +102,25 @@ def check_output(config: RunConfig) -> None:
             f"OUTPUT {shown} is not empty and was not made by artgen: choose an empty or new folder "
             "(nothing was changed)"
         )
-    atomic.check_writable(uri.join(config.output, "_artgen"), options)
+
+
+def clears_output(config: RunConfig, asked: dict[str, Any]) -> bool:
+    """Whether --overwrite is still to clear OUTPUT: not where the same command has done so already and was interrupted."""
+    begun = uri.join(config.output, "_artgen", OVERWRITING)
+    return config.overwrite and uri.read_or_none(begun, config.storage_options) != _digest(asked)
+
+
+def left_to_do(
+    config: RunConfig, asked: dict[str, Any], listed: Listing | SeedListing, settings: dict[str, Any]
+) -> int:
+    """Images that a run would do, found without a change to OUTPUT. Raises UsageError where the run would refuse OUTPUT."""
+    output, options = config.output, config.storage_options
+    check_made_by_artgen(output, options)
+    if clears_output(config, asked):
+        return listed.count()
+    retry_failed = isinstance(config, RestoreConfig) and config.retry_failed
+    held = plans.survey(listed, output, settings, retry_failed=retry_failed, options=options)
+    return listed.count() if held is None else sum(ref.images for ref in held.pending(Ledger(output, options)))
 
 
 def clear_output(config: RunConfig, asked: dict[str, Any]) -> None:
@@ -102,15 +131,14 @@ def clear_output(config: RunConfig, asked: dict[str, Any]) -> None:
     """
     options = config.storage_options
     atomic.sweep(config.output, options)
-    begun = uri.join(config.output, "_artgen", OVERWRITING)
-    if config.overwrite and uri.read_or_none(begun, options) != _digest(asked):
+    if clears_output(config, asked):
         made = ("images", "parquet", "shards", "grid.png", "interpolation", "report.html")
         for name in ("_artgen/current.json", "manifest", *made):
             uri.remove(uri.join(config.output, *name.split("/")), options)
         for name in uri.names(uri.join(config.output, "_artgen"), options):
             if not name.startswith(LOCK):
                 uri.remove(uri.join(config.output, "_artgen", name), options)
-        atomic.write(begun, _digest(asked), options)
+        atomic.write(uri.join(config.output, "_artgen", OVERWRITING), _digest(asked), options)
 
 
 def end_overwriting(output: str, options: dict[str, Any] | None) -> None:

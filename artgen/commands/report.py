@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from artgen.codecs.picture import MAX_PIXELS, Picture
+from artgen.codecs.picture import Picture
 from artgen.codecs.pool import GuardPool
+from artgen.config import MAX_PIXELS
 from artgen.console import Console
-from artgen.errors import ImageError, UsageError
+from artgen.errors import UsageError
 from artgen.records import Skipped
 from artgen.storage import archive, uri
 from artgen.storage.archive import Reader
+from artgen.storage.ledger import Ledger
+from artgen.text import plural
 from artgen.training.pictures import parts_of
 from artgen.work import plan as plans
 from artgen.work import runlog
@@ -29,6 +31,11 @@ def report(
     if runlog.read(output, storage_options) is None:
         raise UsageError(
             f"{output} holds no run of artgen (no _artgen/run.json): give the OUTPUT of an earlier command"
+        )
+    if torn := Ledger(output, storage_options).torn:
+        console.say(
+            f"{plural(len(torn), 'part')} of the manifest cannot be read and is left out, such as part-{torn[0]}.parquet: the "
+            "command that made OUTPUT does what is in it anew"
         )
     page = write_report(output, storage_options, sample=sample)
     console.result({"report": page}, page)
@@ -46,8 +53,7 @@ def write_report(output: str, options: dict[str, Any] | None, *, sample: int | N
         data = config.get("data")
         training = None if data is None else lambda: _training(data, options)
         return generated.write(output, seed=config.get("seed", 0), training=training, options=options, **shown)
-    # No file of an image that --max-pixels allows is larger: 16 bits of red, green, blue and alpha.
-    most_bytes = max(archive.MAX_BYTES, 8 * page.max_pixels_of(run))
+    most_bytes = archive.most_bytes(page.max_pixels_of(run))
     shown["seed"] = (run.get("config") or {}).get("seed", 0)
     return page.write(
         output, sources=lambda units: _sources(output, units, most_bytes, options), options=options, **shown
@@ -76,15 +82,18 @@ def _sources(
     return found
 
 
-def _training(data: str, options: dict[str, Any] | None) -> Iterator[tuple[str, Picture]]:
-    """The pictures of a training set (DATA as of `artgen train`), what cannot be read left out."""
+def _training(data: str, options: dict[str, Any] | None) -> Iterator[tuple[str, Callable[[], Picture]]]:
+    """The keys of a training set (DATA as of `artgen train`), and what reads the picture of each while the next is not asked
+    for.
+    """
     guards = GuardPool(1, MAX_PIXELS, DECODE_TIMEOUT_S)
     try:
         with Reader(options) as reader:
             for source in chain.from_iterable(archive.scan(part, options) for part in parts_of(data)):
-                if isinstance(source, Skipped):
-                    continue
-                with suppress(ImageError):
-                    yield source.key, guards.decode(reader.read(source))
+                if not isinstance(source, Skipped):
+                    yield (
+                        source.key,
+                        lambda source=source: guards.decode(reader.read(source, archive.most_bytes(MAX_PIXELS))),
+                    )
     finally:
         guards.close()

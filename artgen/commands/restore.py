@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -16,6 +15,7 @@ from artgen.commands.places import (
     check_places,
     clear_output,
     credentials_of,
+    left_to_do,
     options_of_model,
     place,
 )
@@ -24,7 +24,6 @@ from artgen.console import Console
 from artgen.errors import StorageError, UsageError
 from artgen.records import Skipped, Source
 from artgen.storage import archive, atomic, kind, scratch, uri
-from artgen.storage.ledger import Ledger
 from artgen.storage.listing import resolve
 from artgen.work import plan as plans
 from artgen.work.listing import Listing, stem
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from artgen.work.restoration import RestoreJob
 
 # Raised whenever the same input and settings give other bytes than the release before.
-PIPELINE = 6
+PIPELINE = 7
 
 
 def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -> int:
@@ -53,16 +52,16 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
             settings = settings_of(config, job)
             if dry_run:
                 facts = describe(config, engine.name, listed, settings)
-                left = left_to_do(config, listed, settings)
+                left = left_to_do(config, asked_of(config, settings), listed, settings)
                 console.result({**facts, "done": facts["images"] - left, "left": left})
                 return 0
             check_output(config)
             with only_driver(config.output, console.say, config.storage_options):
-                clear_output(config, {**settings, "input": place(config.input)})
+                clear_output(config, asked_of(config, settings))
                 keep_indexes(indexes, config)
                 plan = plans.prepare(
                     listed, config.output, settings, unit_images=config.unit_images,
-                    retry_failed=config.retry_failed, options=config.storage_options,
+                    retry_failed=config.retry_failed, options=config.storage_options, say=console.say,
                 )  # fmt: skip
                 for skipped in listed.first_skipped[:5]:
                     console.say(f"skipped {skipped.key!r}: {skipped.reason}")
@@ -113,7 +112,7 @@ def make_job(config: RestoreConfig, devices: Devices) -> tuple[Restorer, Restore
     """Loads the model and resolves precision, batch and overlap. Raises UsageError for what cannot be."""
     import torch
 
-    from artgen.inference.restore import RestoreOptions, check, with_room
+    from artgen.inference.restore import RestoreOptions, check_model_fits, with_room
     from artgen.models.weights import load
     from artgen.work.restoration import RestoreJob
 
@@ -130,7 +129,7 @@ def make_job(config: RestoreConfig, devices: Devices) -> tuple[Restorer, Restore
     options = with_room(options, restorer.facts)
     if options.overlap is None:
         options = replace(options, overlap=restorer.facts.overlap)
-    check(restorer, options, masks=config.masks is not None or config.mask_from_alpha)
+    check_model_fits(restorer, options, masks=config.masks is not None or config.mask_from_alpha)
     job = RestoreJob(
         model=config.model, model_sha256=restorer.sha256, options=options, device=device, precision=precision,
         batch=config.batch or (16 if device != "cpu" else 1), quality=config.quality, mask_from_alpha=config.mask_from_alpha,
@@ -168,38 +167,9 @@ def describe(config: RestoreConfig, engine: str, listed: Listing, settings: dict
     }  # fmt: skip
 
 
-def left_to_do(config: RestoreConfig, listed: Listing, settings: dict[str, Any]) -> int:
-    """Images that a run would do, found without a change to OUTPUT. Raises UsageError where the run would refuse OUTPUT.
-
-    The rows are read only where INPUT is another than at the run before, or failures are to be done again.
-    """
-    output, options = config.output, config.storage_options
-    try:
-        found = uri.names(output, options)
-    except StorageError as error:
-        raise UsageError(f"OUTPUT {uri.shown(output)} cannot be used: {error}") from error
-    if found and "_artgen" not in found:
-        check_output(config)  # refuses this before it tries to write
-    before = uri.read_or_none(uri.join(output, "_artgen", "settings.json"), options)
-    if before is None or config.overwrite:
-        return listed.count()
-    earlier = json.loads(before)
-    root = earlier.pop("input", None)
-    if changes := plans.settings_difference(earlier, settings):
-        raise UsageError(
-            f"OUTPUT {uri.shown(output)} was made with other settings ({'; '.join(changes)}), and a run would refuse it: "
-            "use the same settings, another OUTPUT, or --overwrite to start it anew"
-        )
-    plan = plans.current(output, options)
-    if plan is not None and plan.listing == listed.digest() and not config.retry_failed:
-        return sum(ref.images for ref in plan.pending(Ledger(output, options)))
-    listed.subtract_done(output, retry_failed=config.retry_failed, options=options)
-    if listed.changed and root not in (None, listed.root):
-        raise UsageError(
-            f"OUTPUT {uri.shown(output)} was made from {root}, and {listed.changed} images of {listed.root} bear the names of "
-            "other ones in it, so a run would refuse it: use the same INPUT, another OUTPUT, or --overwrite to start it anew"
-        )
-    return listed.count()
+def asked_of(config: RestoreConfig, settings: dict[str, Any]) -> dict[str, Any]:
+    """What makes the command another one, for an interrupted --overwrite."""
+    return {**settings, "input": place(config.input)}
 
 
 def tell_masks(config: RestoreConfig, listed: Listing, console: Console) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from artgen import text
 from artgen.console import Console
 from artgen.errors import UsageError
-from artgen.report import text
 from artgen.report.summary import MAX_REASONS, OTHER, general
 from artgen.sinks import manifest
 from artgen.storage import uri
@@ -170,7 +170,8 @@ def gather(output: str, options: dict[str, Any] | None = None) -> dict[str, Any]
     # The ledger first: what is committed meanwhile may be counted as done and as remaining, never as neither.
     plan, ledger = plans.current(output, options), Ledger(output, options)
     remaining = None if plan is None else sum(ref.images for ref in plan.pending(ledger))
-    for batch in manifest.read(output, COLUMNS, options=options):
+    unreadable = list(ledger.torn)
+    for batch in manifest.read(output, COLUMNS, damaged=unreadable, options=options):
         found.add(batch)
     run = ((runlog.read(output, options) or {}).get("runs") or [None])[-1]
     speed = rate(found.recent)
@@ -181,6 +182,7 @@ def gather(output: str, options: dict[str, Any] | None = None) -> dict[str, Any]
         "done": found.ok,
         "failed": found.failed,
         "remaining": remaining,
+        "unreadable_parts": len(unreadable),
         "reasons": [
             {"error_type": kind, "reason": reason, "images": count}
             for (kind, reason), count in found.reasons.most_common()
@@ -215,6 +217,9 @@ def in_words(facts: dict[str, Any]) -> str:
             else f"{left:,} remaining"
         )
     ]
+    if facts["unreadable_parts"]:
+        parts = text.plural(facts["unreadable_parts"], "part")
+        lines.append(f"{parts} of the manifest cannot be read: the command of this run does what is in them anew")
     for reason in facts["reasons"][:SHOWN_REASONS]:
         lines.append(f"  {reason['images']:,} x {reason['error_type']}: {text.visible(reason['reason'])}")
     if len(facts["reasons"]) > SHOWN_REASONS:

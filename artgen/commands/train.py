@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from artgen.config import load, read_toml, worker_range
+from artgen.config import cluster_address, load, read_toml, worker_range
 from artgen.console import Console
 from artgen.errors import RunError, UsageError
 from artgen.storage import atomic, uri
+from artgen.text import plural
 from artgen.training.gan_recipe import GanRecipe, load_gan_recipe
 from artgen.training.recipe import RestorerRecipe, TrainConfig, load_recipe, without_secrets
 from artgen.training.state import last_step
@@ -41,7 +40,7 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
         return 0
     _prepare(config)
     with only_driver(config.folder, console.say, config.storage_options):
-        say = f"training {recipe.model!r} on {len(kept)} images, {len(held)} held out{_going_on(config)}"
+        say = f"training {recipe.model!r} on {plural(len(kept), 'image')}, {len(held)} held out{_going_on(config)}"
         console.say(say)
         ended = _run(engine, config, recipe, Progress(console), console)
         skipped = read_skipped(config.folder, config.storage_options)
@@ -63,7 +62,7 @@ def train_gan(args: dict[str, Any], console: Console) -> int:
         return 0
     _prepare(config)
     with only_driver(config.folder, console.say, config.storage_options):
-        console.say(f"training {recipe.model!r} on {images} images{_going_on(config)}")
+        console.say(f"training {recipe.model!r} on {plural(images, 'image')}{_going_on(config)}")
         ended = _run(engine, config, recipe, GanProgress(console), console)
         told = json.loads(uri.read_or_none(uri.join(config.folder, "data.json"), config.storage_options) or b"{}")
         unusable, changed = told.get("unusable", {}), told.get("changed", {})
@@ -153,7 +152,7 @@ def _engine(config: TrainConfig) -> str:
     if config.engine != "auto":
         return config.engine
     wanted = worker_range(config.workers)
-    if config.address is not None or os.environ.get("RAY_ADDRESS") or (wanted is not None and wanted[1] > 1):
+    if cluster_address(config.address) or (wanted is not None and wanted[1] > 1):
         return "ray"
     import torch
 
@@ -262,7 +261,7 @@ def _conclude(
         "model": uri.shown(uri.join(config.folder, "model.safetensors")) if step else None, "step": step,
         "images_seen": step * recipe.batch_images, "skipped_pictures": len(skipped),
     }  # fmt: skip
-    about = f", {len(skipped)} pictures left out" if skipped else ""
+    about = f", {plural(len(skipped), 'picture')} left out" if skipped else ""
     if changed is not None:
         facts["changed_pictures"] = len(changed)
         about += f", {len(changed)} changed to fit (data.json has how)" if changed else ""
@@ -270,9 +269,7 @@ def _conclude(
         console.say(f"left out {key!r}: {reason}")
     if ended != "done":
         text = f"{ended}; step {step} is saved{about}: the same command goes on from there"
-        console.result(facts, text)
-        if console.quiet and not console.as_json:  # which leaves out results, but never errors
-            sys.stderr.write(f"artgen: {text}\n")
+        console.unfinished(facts, text)
         return 1
     console.result(facts, f"trained {step} steps{about}; use it: {use}")
     return 0

@@ -45,11 +45,6 @@ class Pool:
     gpus: int
 
 
-def address_of(address: str | None) -> str | None:
-    """`--address`, else the cluster that this process runs in as a Ray job; None: start a private one."""
-    return address or os.environ.get("RAY_ADDRESS") or None
-
-
 def connect(address: str) -> None:
     """Connects this process to a cluster: `host:port`, `ray://host:port` or `auto`.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 from ray.exceptions import RayError
 
-from artgen.config import RunConfig
+from artgen.config import RunConfig, cluster_address
 from artgen.console import Console
 from artgen.engines import ray_cluster, ray_passes
 from artgen.engines.local import Devices
@@ -39,7 +39,7 @@ class RayEngine:
         self._config = config
         self._private = False
         self._connected = False
-        address = ray_cluster.address_of(config.address)
+        address = cluster_address(config.address)
         if address is not None and not ray.is_initialized():
             ray_cluster.connect(address)
             self._connected = True

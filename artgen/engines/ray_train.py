@@ -25,6 +25,7 @@ from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from artgen import __version__
+from artgen.config import cluster_address
 from artgen.console import Console
 from artgen.engines import ray_cluster
 from artgen.errors import ArtgenError, RunError, UsageError
@@ -92,7 +93,7 @@ def _open_cluster(config: TrainConfig) -> bool:
     """Whether the connection is this function's to close."""
     if ray.is_initialized():
         return False
-    address = ray_cluster.address_of(config.address)
+    address = cluster_address(config.address)
     if address is not None:
         if address.startswith("ray://"):
             raise UsageError(

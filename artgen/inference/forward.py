@@ -131,7 +131,7 @@ class Forward:
         except RestoreFailed as error:
             return [*[error] * len(tiles)]
         except (RuntimeError, ValueError, TypeError, IndexError, MemoryError) as error:
-            if not _no_memory(error):
+            if not no_memory(error):
                 if isinstance(error, getattr(torch, "AcceleratorError", ())):
                     raise RunError(f"{self.device} failed: {error}") from error
                 failed = RestoreFailed(f"{self.facts.name} raised {type(error).__name__}: {error}")
@@ -219,7 +219,8 @@ def _masks(tiles: list[Tile]) -> np.ndarray:
     return np.stack([clear if tile.mask_HW is None else tile.mask_HW for tile in tiles])
 
 
-def _no_memory(error: Exception) -> bool:
+def no_memory(error: Exception) -> bool:
+    """Whether an error of torch says that the device's memory ended."""
     text = str(error).lower()
     signs = ("out of memory", "can't allocate memory", "alloc_failed")  # CUDA and MPS, the CPU, cuDNN and cuBLAS
     return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(sign in text for sign in signs)

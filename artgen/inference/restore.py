@@ -48,8 +48,8 @@ class Restored(NamedTuple):
     notes: tuple[str, ...]
 
 
-def check(restorer: Restorer, options: RestoreOptions, masks: bool) -> None:
-    """Raises UsageError, before anything starts, for options that this model cannot follow.
+def check_model_fits(restorer: Restorer, options: RestoreOptions, masks: bool) -> None:
+    """Raises UsageError, before anything starts, for options that are sound by themselves but that this model cannot follow.
 
     masks: whether the run has masks at all.
     """
@@ -57,18 +57,13 @@ def check(restorer: Restorer, options: RestoreOptions, masks: bool) -> None:
     least = _least_tile(facts)
     if options.tile < least:
         raise UsageError(f"--tile {options.tile}: {facts.name} needs at least {least}")
-    overlap = facts.overlap if options.overlap is None else options.overlap
-    if overlap < 0:
-        raise UsageError(f"--overlap {overlap}: use 0 or more")
     most = most_overlap(options.tile, facts.multiple)
-    if options.overlap is not None and overlap > most:
-        raise UsageError(f"--overlap {overlap}: use at most {most} with --tile {options.tile}, or a larger --tile")
-    if not 0.0 <= options.strength <= 1.0:
-        raise UsageError(f"--strength {options.strength}: use 0 (the input) to 1 (the model's picture)")
+    if options.overlap is not None and options.overlap > most:
+        raise UsageError(
+            f"--overlap {options.overlap}: use at most {most} with --tile {options.tile}, or a larger --tile"
+        )
     if masks:
         _check_masks(facts)
-    if options.keep_unmasked and not masks:
-        raise UsageError("--keep-unmasked needs masks; add --masks URI or --mask-from-alpha")
     if facts.scale > 1 and (options.keep_unmasked or options.strength < 1.0):
         flag = "--keep-unmasked" if options.keep_unmasked else f"--strength {options.strength}"
         raise UsageError(

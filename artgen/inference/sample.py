@@ -15,13 +15,20 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from artgen.errors import RunError, UsageError
+from artgen.errors import OutOfMemory, RunError, UsageError
+from artgen.inference.forward import no_memory
 from artgen.inference.precision import dtype_of
 from artgen.models.gans.spec import Painter
 
 FORWARD_IMAGES = 32
 """Pictures of every forward pass, filled up where there are fewer: on CPUs the bits of a picture depend on the size
 of its batch (2-4 grey levels in 64 pictures), but not on the others in a batch of one size."""
+ONE_SIZE = {"cpu"}
+"""Kinds of devices on which no pass has another size, though memory end: the same seed would make another picture."""
+
+
+class NotFinite(RunError):
+    """The generator returned what is no picture."""
 
 
 def latents(seeds: Sequence[int], latent: int) -> Tensor:
@@ -55,7 +62,7 @@ def sample(
 
     classes: one for each seed; None: seed modulo the number of classes. truncation: 0..1, factor of the latent
     numbers: less is nearer to the mean picture, less varied (Karras et al. 2019, appendix B, with z for w).
-    Raises UsageError for values out of range, RunError when the generator returns what is not finite.
+    Raises UsageError for values out of range; else as `paint`.
     """
     if not 0.0 <= truncation <= 1.0:
         raise UsageError(f"truncation is {truncation}; use 0 (the mean picture) to 1 (all variety)")
@@ -72,24 +79,50 @@ def sample(
 def paint(
     painter: Painter, z_NL: Tensor, labels_N: Tensor | None, names: Sequence[str], precision: str = "fp32"
 ) -> np.ndarray:
-    """Pictures of latent numbers, uint8 N x H x W x C, in passes of FORWARD_IMAGES on the painter's device.
+    """Pictures of latent numbers, uint8 N x H x W x C, in passes of FORWARD_IMAGES on the painter's device; of half as many,
+    and so on, where the memory of an accelerator ends.
 
-    precision: bf16 and fp16 run under autocast. Raises UsageError for another, RunError (with its name) for a
-    picture that is not finite.
+    precision: bf16 and fp16 run under autocast. Raises UsageError for another, NotFinite (with its name) for a picture that
+    is not finite, OutOfMemory, RunError for whatever else the model fails with.
     """
-    device, dtype = next(painter.module.parameters()).device, dtype_of(precision)
-    parts = []
-    for start in range(0, len(z_NL), FORWARD_IMAGES):
-        z = _filled(z_NL[start : start + FORWARD_IMAGES]).to(device)
-        labels = None if labels_N is None else _filled(labels_N[start : start + FORWARD_IMAGES]).to(device)
-        with _threads(painter), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            x_NCHW = painter(z, labels)[: len(z_NL) - start].float().cpu()
+    dtype, size, start, parts = dtype_of(precision), FORWARD_IMAGES, 0, []
+    while start < len(z_NL):
+        rows = slice(start, start + size)
+        x_NCHW = _pass(painter, z_NL[rows], None if labels_N is None else labels_N[rows], size, dtype)
+        if x_NCHW is None:
+            size //= 2
+            continue
         finite_N = x_NCHW.isfinite().flatten(1).all(1)
         if not finite_N.all():
             bad = names[start + int(finite_N.int().argmin())]
-            raise RunError(f"the picture of {bad} is not finite; the model {painter.sha256[:12]} is broken")
+            raise NotFinite(f"the picture of {bad} is not finite; the model {painter.sha256[:12]} is broken")
         parts.append(to_bytes(x_NCHW))
+        start += size
     return np.concatenate(parts)
+
+
+def _pass(painter: Painter, z_BL: Tensor, labels_B: Tensor | None, size: int, dtype: torch.dtype) -> Tensor | None:
+    """x_BCHW of one pass of `size` pictures, filled up; None where half as many may fit the memory.
+
+    A function of its own, so that the traceback's tensors are gone on return.
+    """
+    device, facts = next(painter.module.parameters()).device, painter.facts
+    try:
+        z, labels = _filled(z_BL, size).to(device), None if labels_B is None else _filled(labels_B, size).to(device)
+        with _threads(painter), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return painter(z, labels)[: len(z_BL)].float().cpu()
+    except (RuntimeError, MemoryError) as error:
+        name = f"the model {painter.sha256[:12]} ({facts.architecture})"
+        if not no_memory(error):
+            raise RunError(f"{name} failed on {device}: {error}") from error
+        if device.type in ONE_SIZE or size == 1:
+            raise OutOfMemory(
+                f"{name}: no memory on {device} for {size} pictures of {facts.width}x{facts.height} at once; free some, or use "
+                "another machine or --device"
+            ) from error
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
 
 
 @contextmanager
@@ -109,20 +142,21 @@ def _threads(painter: Painter) -> Iterator[None]:
 def between(first_NL: Tensor, last_NL: Tensor, share: float) -> Tensor:
     """Latent numbers on the great circle from the first to the last (Shoemake 1985), their lengths linear: a straight
     line would pass through shorter vectors than a generator has seen (White 2016). share: 0..1; both ends are exact.
+    Where a vector has length 0, and so no direction, the way is still finite.
     """
     if share in (0.0, 1.0):
         return last_NL if share else first_NL
     first, last = first_NL.double(), last_NL.double()
-    lengths = [z.norm(dim=1, keepdim=True) for z in (first, last)]
+    lengths = [z.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny) for z in (first, last)]
     one, other = first / lengths[0], last / lengths[1]
     angle = (one * other).sum(1, keepdim=True).clamp(-1, 1).acos().clamp(1e-6, math.pi - 1e-6)
     on_circle = (((1 - share) * angle).sin() * one + (share * angle).sin() * other) / angle.sin()
     return (on_circle * ((1 - share) * lengths[0] + share * lengths[1])).to(first_NL.dtype)
 
 
-def _filled(rows: Tensor) -> Tensor:
-    """Zero rows after the last, up to FORWARD_IMAGES."""
-    filled = rows.new_zeros(FORWARD_IMAGES, *rows.shape[1:])
+def _filled(rows: Tensor, size: int) -> Tensor:
+    """Zero rows after the last, up to `size`."""
+    filled = rows.new_zeros(size, *rows.shape[1:])
     filled[: len(rows)] = rows
     return filled
 

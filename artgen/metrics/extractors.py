@@ -10,7 +10,6 @@ import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251 (the exception only; torch's weights-only reader raises it)
 from typing import NamedTuple
@@ -25,6 +24,7 @@ from artgen.errors import UsageError
 from artgen.metrics import cheap_distance, sets
 from artgen.metrics.classifier import FEATURES as CLASSIFIER_FEATURES
 from artgen.metrics.classifier import Classifier
+from artgen.text import nearest
 
 KINDS = "random, classifier, inception:PATH, or NAME:PATH with a classifier of torchvision and a local file of its weights"
 SMALLEST_PX = 16
@@ -121,8 +121,7 @@ def torchvisions(name: str, path: str, device: str = "cpu") -> Extractor:
 
     known = models.list_models(module=models)  # classifiers alone; others would fetch the weights of their backbone
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use {KINDS}"
+        hint = nearest(name, known, f"use {KINDS}")
         raise UsageError(f"--extractor {name}:{path}: torchvision has no classifier called {name!r}; {hint}")
     data = _read(path)
     plain = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}

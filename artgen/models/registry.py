@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
@@ -15,6 +14,7 @@ from artgen.models.restorers.dncnn import DnCNN
 from artgen.models.restorers.identity import Identity
 from artgen.models.restorers.unet import RestoreUNet
 from artgen.models.spec import Facts
+from artgen.text import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,7 @@ def build(name: str, params: Mapping[str, Any] | None = None) -> tuple[nn.Module
     Raises UsageError for an unknown name or for parameters that the architecture does not take.
     """
     if name not in _ARCHITECTURES:
-        near = get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"no model is called {name!r}; {hint}known: {', '.join(names())}")
+        raise UsageError(f"no model is called {name!r}; {nearest(name, names())}")
     architecture = _ARCHITECTURES[name]
     params = dict(params or {})
     try:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+from artgen import text
 from artgen.codecs.decode import Picture, decode
 from artgen.config import GenerateConfig
-from artgen.errors import ArtgenError
-from artgen.report import page, text
+from artgen.errors import ArtgenError, ImageError
+from artgen.report import page
 from artgen.report.histogram import Histogram, chart
 from artgen.report.pictures import srgb
 from artgen.report.summary import Summary, summarise
@@ -26,11 +27,12 @@ SAMPLE = 64
 # The side of the squares that pictures are shrunk to before they are compared.
 COMPARED_PX = 16
 SHOWN_PX = 256
-# A page must not take hours: of larger training sets the first so many are looked at, and the page says so.
+# A page must not take hours: of larger training sets so many are looked at, from all over the listing, and the page says so.
 MOST_TRAINING = 20_000
 _MOST_NEAREST = 12
 
-Training = Callable[[], Iterable[tuple[str, Picture]]]
+Training = Callable[[], Iterable[tuple[str, Callable[[], Picture]]]]
+"""Lists a training set anew at each call: the keys, and what decodes the picture of each (raises ImageError)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,28 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A sample and the training picture nearest to it; distance: root mean square of the shrunk pictures, 0-255."""
+    """A sample and the training picture nearest to it; distance: root mean square of the shrunk pictures, 0-255.
+
+    mirrored: whether it is nearest, and shown, turned left to right.
+    """
 
     sample: Sample
     key: str
     image: str
     distance: float
+    mirrored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training set tells of the samples. smalls: shrunk pictures of it, as many as samples where there are, from all
+    over its listing. listed: how many there are; looked_at: how many were compared.
+    """
+
+    neighbours: list[Neighbour]
+    smalls: list[np.ndarray]
+    listed: int
+    looked_at: int
 
 
 def write(
@@ -62,35 +80,38 @@ def write(
 ) -> str:
     """Makes OUTPUT/report.html from the manifest, run.json and at most `sample` pictures; returns its URI.
 
-    `training` yields (key, picture) of the training set, of which the first MOST_TRAINING are looked at. Memory is flat in
-    the number of images. The page is the same for the same OUTPUT and `seed`. Raises StorageError.
+    Of a `training` set at most MOST_TRAINING are looked at, spread over its listing. Memory is flat in the number of images.
+    The page is the same for the same OUTPUT and `seed`. Raises StorageError.
     """
     summary = summarise(output_uri, sample=sample, seed=seed, options=options)
     rows = sorted((row for group in summary.groups for row in group.rows), key=lambda row: row["key"])
     samples, problems = _samples(output_uri, rows, options)
-    neighbours, looked_at = _neighbours(samples[:_MOST_NEAREST], training)
-    html = render(summary, samples, problems, neighbours, looked_at, page.run_of(output_uri, options), output_uri)
+    trained = _trained(samples, training)
+    html = render(summary, samples, problems, trained, page.run_of(output_uri, options), output_uri)
     page_uri = uri.join(output_uri, page.NAME)
     atomic.write(page_uri, html.encode(), options)
     return page_uri
 
 
 def render(
-    summary: Summary, samples: list[Sample], problems: list[str], neighbours: list[Neighbour], looked_at: int,
-    run: dict[str, Any], output_uri: str,
+    summary: Summary, samples: list[Sample], problems: list[str], trained: Trained, run: dict[str, Any], output_uri: str,
 ) -> str:  # fmt: skip
     """The page as text. Everything that comes from a run is escaped by the template."""
-    apart = distances([sample.small for sample in samples])
     figures = page.figures(summary, run, "Generated")
-    if len(samples) > 1:
-        figures.append(("Mean distance of two", f"{mean_distance(apart):.1f}"))
-    nearest = Histogram()
-    if len(samples) > 1:
-        nearest.add(apart.min(axis=1))
+    nearest: dict[str, Histogram] = {}
+    for label, told, smalls in (
+        ("generated", "Mean distance of two", [sample.small for sample in samples]),
+        ("training", "The same of training pictures", trained.smalls),
+    ):
+        if len(smalls) > 1:
+            apart = distances(smalls)
+            figures.append((told, f"{mean_distance(apart):.1f}"))
+            nearest[label] = Histogram()
+            nearest[label].add(apart.min(axis=1))
     return page.environment().get_template("generated.html").render(
         style=page.resource("report.css"), headline=headline(summary), figures=figures, summary=summary,
-        samples=samples, problems=problems, neighbours=neighbours, looked_at=looked_at, most=MOST_TRAINING,
-        compared_px=COMPARED_PX, chart=chart({"nearest": nearest}), settings=page.settings_lists(summary, run),
+        samples=samples, problems=problems, trained=trained, compared_px=COMPARED_PX,
+        chart=chart(nearest), settings=page.settings_lists(summary, run),
         command=page.command_of(run, output_uri, "generate", GenerateConfig), plural=text.plural,
     )  # fmt: skip
 
@@ -139,37 +160,59 @@ def _samples(
     return found, problems
 
 
-def _neighbours(samples: list[Sample], training: Training | None) -> tuple[list[Neighbour], int]:
-    """The nearest training picture of each sample, nearest first, and how many were looked at."""
+def _trained(samples: list[Sample], training: Training | None) -> Trained:
+    """The nearest training picture of each of the first samples, nearest first, and what else there is to tell of them all."""
     if training is None or not samples:
-        return [], 0
-    best: list[tuple[float, str, str]] = [(np.inf, "", "")] * len(samples)
-    wanted = np.stack([sample.small for sample in samples])
+        return Trained([], [], 0, 0)
+    listed = sum(1 for _ in _listed(training))
+    sought = samples[:_MOST_NEAREST]
+    best = [Neighbour(sample, "", "", np.inf, mirrored=False) for sample in sought]
+    wanted = np.stack([sample.small for sample in sought])
+    smalls: list[np.ndarray] = []
     looked_at = 0
-    for key, picture in _readable(training):
+    for number, key, picture in _readable(training, listed):
+        small = shrunk(picture)
         looked_at += 1
-        apart = np.sqrt(((wanted - shrunk(picture)) ** 2).mean(axis=(1, 2, 3)))
-        for index in np.nonzero(apart < [distance for distance, *_ in best])[0].tolist():
-            best[index] = (float(apart[index]), key, _image(picture))
-    found = [
-        Neighbour(sample, key, image, distance)
-        for sample, (distance, key, image) in zip(samples, best, strict=True)
-        if image
-    ]
-    return sorted(found, key=lambda item: item.distance), looked_at
+        if _is_chosen(number, listed, len(samples)):
+            smalls.append(small)
+        for mirrored in (False, True):  # a preset may show half of them turned
+            apart = np.sqrt(((wanted - (small[:, ::-1] if mirrored else small)) ** 2).mean(axis=(1, 2, 3)))
+            for index in np.nonzero(apart < [found.distance for found in best])[0].tolist():
+                image = _image(picture, mirrored=mirrored)
+                best[index] = Neighbour(sought[index], key, image, float(apart[index]), mirrored)
+    found = sorted((item for item in best if item.image), key=lambda item: item.distance)
+    return Trained(found, smalls, listed, looked_at)
 
 
-def _readable(training: Training) -> Iterator[tuple[str, Picture]]:
+def _is_chosen(number: int, listed: int, most: int) -> bool:
+    """Whether a listing's picture is among `most` (all, if there are no more) that are spread over it evenly."""
+    most = min(most, listed)
+    return (number + 1) * most // listed > number * most // listed
+
+
+def _listed(training: Training) -> Iterator[tuple[str, Callable[[], Picture]]]:
     """Training data that is gone or out of reach costs the page this part and nothing else."""
-    try:
-        yield from islice(training(), MOST_TRAINING)
-    except (ArtgenError, OSError):
-        return
+    with suppress(ArtgenError, OSError):
+        yield from training()
 
 
-def _image(picture: Picture) -> str:
+def _readable(training: Training, listed: int) -> Iterator[tuple[int, str, Picture]]:
+    """Place in the listing, key and picture of those looked at."""
+    for number, (key, picture) in enumerate(_listed(training)):
+        if number < listed and _is_chosen(number, listed, MOST_TRAINING):
+            try:
+                yield number, key, picture()
+            except ImageError:
+                continue
+            except (ArtgenError, OSError):
+                return
+
+
+def _image(picture: Picture, *, mirrored: bool = False) -> str:
     """A data URI, at most SHOWN_PX a side."""
     image = srgb(picture, None)
+    if mirrored:
+        image = ImageOps.mirror(image)
     image.thumbnail((SHOWN_PX, SHOWN_PX))
     file = io.BytesIO()
     image.save(file, "WEBP", quality=90, method=3)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields
 from importlib import resources
 from typing import Any
 
-from artgen.codecs.decode import MAX_PIXELS, Picture, decode
-from artgen.config import RestoreConfig
+from artgen import text
+from artgen.codecs.decode import Picture, decode
+from artgen.config import MAX_PIXELS, RestoreConfig
 from artgen.errors import ArtgenError
-from artgen.report import text
 from artgen.report.histogram import chart
 from artgen.report.pictures import SMALL_PX, Shown, show
 from artgen.report.summary import MAX_FAILURES, Group, Summary, summarise

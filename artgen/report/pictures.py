@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from artgen.codecs.decode import Picture
+from artgen.codecs.encode import to_8_bits
 
 LONGEST_PX = 800
 # As wide as half a card, so that a page shows it pixel for pixel.
@@ -114,11 +115,11 @@ def most_changed(before: np.ndarray, after: np.ndarray, box_width: int, box_heig
 
 def _band_sums(before: np.ndarray, after: np.ndarray, top: int, factor: int) -> np.ndarray:
     """Summed absolute differences of a band of blocks: one number for each block of its width."""
-    band = _eight_bits(after[top : top + _BLOCK_PX]).astype(np.int16)
+    band = to_8_bits(after[top : top + _BLOCK_PX]).astype(np.int16)
     rows = np.minimum(np.arange(top, top + band.shape[0]) // factor, before.shape[0] - 1)
     columns = np.minimum(np.arange(band.shape[1]) // factor, before.shape[1] - 1)
     source = before[rows[0] : rows[-1] + 1][rows - rows[0]]
-    source = _eight_bits(source if factor == 1 and source.shape[1] == band.shape[1] else source[:, columns])
+    source = to_8_bits(source if factor == 1 and source.shape[1] == band.shape[1] else source[:, columns])
     line = np.abs(band - source.astype(np.int16)).sum(axis=(0, 2), dtype=np.float64)
     return np.add.reduceat(line, np.arange(0, len(line), _BLOCK_PX))
 
@@ -135,11 +136,11 @@ def srgb(picture: Picture, box: Box | None) -> Image.Image:
     cut = slice(None), slice(None)
     if box is not None:
         cut = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
-    pixels = _eight_bits(picture.pixels[cut])
+    pixels = to_8_bits(picture.pixels[cut])
     image = _from_profile(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), picture.metadata.icc)
     if picture.alpha is None:
         return image
-    alpha = Image.fromarray(np.ascontiguousarray(_eight_bits(picture.alpha[cut])))
+    alpha = Image.fromarray(np.ascontiguousarray(to_8_bits(picture.alpha[cut])))
     y, x = np.ogrid[: image.height, : image.width]
     board = Image.fromarray(np.where((y // 8 + x // 8) % 2, 255, 225).astype(np.uint8)).convert("RGB")
     return Image.composite(image, board, alpha)
@@ -156,10 +157,6 @@ def _from_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
             # A profile that is broken, or made for another kind of picture: viewers ignore it, so does the page.
             return image.convert("RGB")
     return image.convert("RGB")
-
-
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    return values if values.dtype == np.uint8 else ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _fitted(width: int, height: int) -> tuple[int, int]:

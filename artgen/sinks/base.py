@@ -1,5 +1,9 @@
-"""What a sink is: one output format of one unit. Each module of a format has `open`, `read` and, where many
-pictures share a file, `drop`."""
+"""What a sink is: one output format of one unit. The module of each format has `FOLDER`, `open` (the sink of a unit) and
+`read` (a picture by its output_uri).
+
+Rows that are done again take their pictures with them: by `remove` where a picture is a file of its own (`files`), by `drop`
+of the unit's keys where many share one (`parquet`, `shards`), which also has `unit_of`, the unit of such a file.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +19,19 @@ GENERATED = TERMS + "trainedAlgorithmicMedia"
 class Sink(Protocol):
     """One unit on its way into one output format: `add` in entry order, then `commit` or `abort`."""
 
-    def add(self, name: str, key: str, data: bytes, row: Row) -> str:
-        """Takes one encoded picture; returns its output_uri, relative to OUTPUT. Raises StorageError.
+    def add(self, name: str, data: bytes, row: Row) -> str:
+        """Takes one encoded picture of `row.key`; returns its output_uri, relative to OUTPUT. Raises StorageError.
 
         Of `row` only what is the same in every run is stored: never times or attempts.
         """
         ...
 
     def commit(self) -> None:
-        """Publishes what was added, in one atomic step. Raises StorageError."""
+        """What was added is published and, on a local disk, outlives a power cut. Raises StorageError."""
         ...
 
     def abort(self) -> None:
-        """Forgets what was added; leaves no temporary file."""
+        """Forgets what is not published; leaves no temporary file."""
         ...
 
 

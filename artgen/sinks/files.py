@@ -1,4 +1,4 @@
-"""`--to png`: the tree of pictures, OUTPUT/images/<name>. Each picture is published by itself."""
+"""`--to png`: the tree of pictures, OUTPUT/images/<name>. Each picture is published by itself, all are synced at `commit`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ class Files:
     def __init__(self, output_uri: str, options: Mapping[str, Any] | None) -> None:
         self._output_uri = output_uri
         self._options = options
+        self._written: list[str] = []
 
-    def add(self, name: str, key: str, data: bytes, row: Row) -> str:
+    def add(self, name: str, data: bytes, row: Row) -> str:
         """One atomic put; returns `images/<name>`. Raises StorageError."""
         where = f"{FOLDER}/{name}"
         atomic.write(uri.join(self._output_uri, where), data, self._options)
+        self._written.append(where)
         return where
 
     def commit(self) -> None:
-        """Nothing is left to publish."""
+        """Nothing is left to publish, but the rows that come next must not outlive the pictures. Raises StorageError."""
+        atomic.sync(self._output_uri, self._written)
 
     def abort(self) -> None:
         """Pictures that are written stay: the unit is redone and replaces them."""
@@ -45,6 +48,6 @@ def read(output_uri: str, where: str, options: Mapping[str, Any] | None = None) 
     return data
 
 
-def drop(output_uri: str, where: str, options: Mapping[str, Any] | None = None) -> None:
+def remove(output_uri: str, where: str, options: Mapping[str, Any] | None = None) -> None:
     """Removes `images/<name>`, whose row goes too: should its source fail this time, no old picture stands in for it."""
     uri.remove(uri.join(output_uri, where), options)

@@ -6,11 +6,11 @@ import io
 import json
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,42 +84,62 @@ def written(schema: pa.Schema) -> tuple[float, str] | None:
     return facts["at"], facts["node"]
 
 
+class _Damaged(StorageError):
+    """The bytes of a part are no manifest."""
+
+
 def read(
     output_uri: str,
     columns: Sequence[str] | None = None,
     *,
-    status: Literal["ok", "failed"] | None = None,
+    damaged: list[str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Streams the manifest part by part in the order of units: `columns` (default all), rows of `status` only.
+    """Streams the manifest part by part in the order of units: `columns` (default all).
 
-    Memory does not grow with the number of parts. Raises StorageError when a part cannot be read.
+    Memory does not grow with the number of parts. A part that the ledger takes for absent is left out. damaged: takes the
+    units of parts whose damage shows only as they are read, which are then left out too; without it they are a StorageError,
+    as is whatever the store or disk refuses.
     """
     units = iter(ledger.Ledger(output_uri, dict(options) if options else None).units())
-    waiting: deque[Future[pa.Table]] = deque()
+    waiting: deque[tuple[str, Future[pa.Table]]] = deque()
     with ThreadPoolExecutor(_READERS, "manifest") as pool:
         try:
             while True:
                 while len(waiting) < 2 * _READERS and (unit := next(units, None)) is not None:
-                    waiting.append(pool.submit(_part, output_uri, unit, columns, status, options))
+                    waiting.append((unit, pool.submit(_part, output_uri, unit, columns, options)))
                 if not waiting:
                     return
-                yield from waiting.popleft().result().to_batches()
+                unit, future = waiting.popleft()
+                try:
+                    rows = future.result()
+                except _Damaged:
+                    if damaged is None:
+                        raise
+                    damaged.append(unit)
+                    continue
+                yield from rows.to_batches()
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()
 
 
 def totals(output_uri: str, options: Mapping[str, Any] | None = None) -> dict[str, int]:
-    """Rows by status: `{"ok": n, "failed": m}`."""
-    import pyarrow.compute as pc
-
-    counts = {"ok": 0, "failed": 0}
-    for batch in read(output_uri, ["status"], options=options):
-        done = pc.sum(pc.equal(batch.column(0), "ok")).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
-        counts["ok"] += done
-        counts["failed"] += batch.num_rows - done
-    return counts
+    """Rows by status: `{"ok": n, "failed": m}`. For who ends a run, as it writes: every column is read, and a damaged part is
+    emptied, so that the next run takes it for absent. Raises StorageError for such.
+    """
+    counts: Counter[str] = Counter(ok=0, failed=0)
+    damaged: list[str] = []
+    for batch in read(output_uri, damaged=damaged, options=options):
+        counts.update(batch.column("status").to_pylist())
+    for unit in damaged:
+        atomic.write(ledger.part_uri(output_uri, unit), b"", options, fsync=True)
+    if damaged:
+        raise StorageError(
+            f"{len(damaged)} parts of the manifest of {uri.shown(output_uri)!r} are damaged, such as part-{damaged[0]}.parquet: "
+            "run the same command again, which does their units anew"
+        )
+    return dict(counts)
 
 
 def drop(output_uri: str, unit_id: str, keys: Set[str], options: Mapping[str, Any] | None = None) -> int:
@@ -131,7 +151,7 @@ def drop(output_uri: str, unit_id: str, keys: Set[str], options: Mapping[str, An
     """
     if not uri.exists(ledger.part_uri(output_uri, unit_id), options):
         return 0
-    part = _part(output_uri, unit_id, None, None, options)
+    part = _part(output_uri, unit_id, None, options)
     rows = part.to_pylist()
     gone = sorted(_row_number(row) for row in rows if row["key"] in keys and _row_number(row) >= 0)
     kept = [row for row in rows if row["key"] not in keys]
@@ -158,7 +178,6 @@ def _part(
     output_uri: str,
     unit_id: str,
     columns: Sequence[str] | None,
-    status: str | None,
     options: Mapping[str, Any] | None,
 ) -> pa.Table:
     part_uri = ledger.part_uri(output_uri, unit_id)
@@ -168,19 +187,15 @@ def _part(
     wanted = list(SCHEMA.names if columns is None else columns)
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
-            rows = file.read(columns=[*wanted, "status"], use_threads=False)
+            return file.read(columns=wanted, use_threads=False).select(wanted)
     except (OSError, pa.ArrowInvalid) as error:
-        raise StorageError(
-            f"cannot read the manifest part {uri.shown(part_uri)!r}: {uri.explain(error)}"
+        raise _Damaged(
+            f"cannot read the manifest part {uri.shown(part_uri)!r}: {uri.explain(error)}; run the command that made OUTPUT "
+            "again, which does its unit anew"
         ) from error
-    if status:
-        import pyarrow.compute as pc
-
-        rows = rows.filter(pc.equal(rows.column("status"), status))  # pyright: ignore[reportAttributeAccessIssue]
-    return rows.select(wanted)
 
 
 def _put(output_uri: str, unit_id: str, rows: pa.Table, options: Mapping[str, Any] | None) -> None:
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd")
-    atomic.write(ledger.part_uri(output_uri, unit_id), buffer.getbuffer(), options)
+    atomic.write(ledger.part_uri(output_uri, unit_id), buffer.getbuffer(), options, fsync=True)

@@ -66,7 +66,7 @@ class Parquet:
         self._group_bytes = 0
         self._rows = 0
 
-    def add(self, name: str, key: str, data: bytes, row: Row) -> str:
+    def add(self, name: str, data: bytes, row: Row) -> str:
         """Returns `parquet/part-<unit>.parquet#<row>`. Raises StorageError."""
         return self.append({"image": {"bytes": bytes(data), "path": name}, **picture_facts(row)})
 

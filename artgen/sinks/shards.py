@@ -36,9 +36,9 @@ class Shard:
         self._tar = tarfile.open(fileobj=self._spool.file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
         self._members = 0
 
-    def add(self, name: str, key: str, data: bytes, row: Row) -> str:
+    def add(self, name: str, data: bytes, row: Row) -> str:
         """Returns `shards/<unit>.tar#<member of the picture>`. Raises StorageError."""
-        sample, extension = sample_key(name, key), posixpath.splitext(name)[1].lower()
+        sample, extension = sample_key(name, row.key), posixpath.splitext(name)[1].lower()
         self.append(sample + extension, data)
         self.append(sample + ".json", _json(picture_facts(row)))
         return f"{self._where}#{sample}{extension}"

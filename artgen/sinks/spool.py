@@ -14,11 +14,11 @@ class _Aborted(Exception):
 
 
 class Spool:
-    """`file` takes the bytes. `publish` makes them appear at `part_uri` in one step; `discard` forgets them."""
+    """`file` takes the bytes. `publish` makes them appear at `part_uri` in one step, on the disk; `discard` forgets them."""
 
     def __init__(self, part_uri: str, options: Mapping[str, Any] | None) -> None:
         self._stack = ExitStack()
-        self.file = self._stack.enter_context(atomic.open_for_commit(part_uri, options))
+        self.file = self._stack.enter_context(atomic.open_for_commit(part_uri, options, fsync=True))
 
     def publish(self) -> None:
         """Raises StorageError, with nothing published."""

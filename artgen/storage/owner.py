@@ -5,17 +5,32 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from functools import lru_cache
 
 
 def this_host() -> str:
-    """This machine, as names of temporary files and leases tell it; a container that numbers its processes by itself is
-    one of its own, whatever name it was given.
+    """This machine since it was started, as names of temporary files and leases tell it; a container that numbers its
+    processes by itself is one of its own, whatever name it was given.
+
+    What a machine left before it was started anew is another's: it goes by age, or by want of a sign of life.
     """
     try:
         processes = os.readlink("/proc/self/ns/pid")
     except OSError:  # no Linux
         processes = ""
-    return hashlib.sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{platform.node()} {processes} {_boot()}".encode()).hexdigest()[:8]
+
+
+@lru_cache(maxsize=1)
+def _boot() -> str:
+    """Another one for each start of each machine, which names are not: clones of one image share theirs, and the first
+    numbering of processes bears the same number on every Linux.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:  # no Linux
+        return ""
 
 
 def is_gone(host: str, pid: int) -> bool:

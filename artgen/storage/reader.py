@@ -110,8 +110,6 @@ class Reader:
 
     def _read_file(self, source: Source, max_bytes: int | None) -> bytes:
         blob = self._open(source, source.size)
-        if source.size < 0 and not uris.is_local(source.uri):
-            return blob.fetch(0, blob.size)
         if max_bytes is not None and blob.size > max_bytes:
             raise SourceUnreadable(f"the file holds {blob.size} bytes, more than the limit of {max_bytes}")
         return blob.fetch(0, blob.size)

@@ -1,4 +1,6 @@
-"""The temporary folder of this process. What a killed process left of its own, the next one removes."""
+"""The temporary folder of this process. What a killed process left of its own, the next one removes: at once if the machine
+has not been started anew since, else when it is old.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,14 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 from functools import lru_cache
 
 from artgen.storage.owner import is_gone, this_host
 
+# Of other machines, which may share the temporary folder, and of this one before it was started anew: nothing in it has
+# changed for this time. A training holds its folder for days without a change.
+_OLD_S = 30 * 24 * 3600.0
 _NAME = re.compile(r"artgen-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}")
 
 
@@ -37,10 +43,25 @@ def _remove(made: str, pid: int) -> None:
 
 
 def _sweep() -> None:
-    """Removes the folders of processes of this machine that are gone, if they are this user's."""
+    """Removes the folders of processes of this machine that are gone, and old ones, if they are this user's."""
     with os.scandir(tempfile.gettempdir()) as found:
         for entry in found:
             name = _NAME.fullmatch(entry.name)
             # mkdir and rmtree follow no link, so nobody can point this elsewhere.
-            if name and entry.is_dir(follow_symlinks=False) and is_gone(name[1], int(name[2])):
+            if not name or not entry.is_dir(follow_symlinks=False):
+                continue
+            old = name[1] != this_host() and _changed(entry.path) <= time.time() - _OLD_S
+            if old or is_gone(name[1], int(name[2])):
                 shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _changed(top: str) -> float:
+    """When anything below a folder changed last, in seconds since 1970; now, where that cannot be seen."""
+    latest = 0.0
+    try:
+        for folder, _, names in os.walk(top):
+            for path in (folder, *(os.path.join(folder, name) for name in names)):
+                latest = max(latest, os.lstat(path).st_mtime)
+    except OSError:
+        return time.time()
+    return latest

@@ -196,15 +196,20 @@ def names(folder: str, options: Options | None = None) -> list[str]:
             return []
         except OSError as error:
             raise StorageError(f"cannot list {shown(folder)!r}: {explain(error)}") from error
+    return list(sizes(folder, options))
+
+
+def sizes(folder: str, options: Options | None = None) -> dict[str, int | None]:
+    """What `names` tells of a folder of a store, with the sizes of its files; None: the store does not tell."""
     fs, path = filesystem(folder, options)
     try:
-        found = [str(item).rstrip("/") for item in fs.ls(path, detail=False)]
+        found = {str(item["name"]).rstrip("/"): item.get("size") for item in fs.ls(path, detail=True)}
     except FileNotFoundError:
-        return []
+        return {}
     except Exception as error:
         raise StorageError(f"cannot list {shown(folder)!r}: {explain(error)}") from error
     # Object stores list a marker of the folder itself as a member of it.
-    return sorted({item.rpartition("/")[2] for item in found if item != path.rstrip("/")})
+    return {item.rpartition("/")[2]: found[item] for item in sorted(found) if item != path.rstrip("/")}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Generator as Producer
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -32,6 +33,14 @@ class Batch(NamedTuple):
     clean: Tensor
     damaged: Tensor
     mask: Tensor
+
+
+@lru_cache(maxsize=2)  # every batch asks for it (of a GAN every shard), and a batch may lie in two epochs
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """In what order an epoch shows `count` pictures; read-only, since it is kept."""
+    order = np.random.default_rng(stable_seed(seed, "epoch", epoch)).permutation(count)
+    order.setflags(write=False)
+    return order
 
 
 def stable_seed(*parts: int | str) -> int:
@@ -71,7 +80,7 @@ class Crops:
 
     def order(self, epoch: int) -> np.ndarray:
         """The order of the pictures in an epoch."""
-        return np.random.default_rng(stable_seed(self.recipe.seed, "epoch", epoch)).permutation(len(self.pictures))
+        return epoch_order(self.recipe.seed, epoch, len(self.pictures))
 
     def usable(self, position: int, order: np.ndarray) -> np.ndarray:
         """The picture of this position, or the one in its place. Raises UsageError when none can be used."""

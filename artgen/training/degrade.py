@@ -23,9 +23,13 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from artgen.errors import UnsupportedImage
 from artgen.training.dice import Dice
 
 Strength = float | Tensor
+
+
+JPEG_MAX_DIMENSION = 65_500  # of libjpeg
 
 
 class Damaged(NamedTuple):
@@ -162,6 +166,11 @@ def jpeg_full_colour(x_BCHW: Tensor, quality: Strength, dice: Dice) -> Damaged:
 
 
 def _through_jpeg(x_BCHW: Tensor, qualities: Sequence[float], subsampling: str) -> Damaged:
+    if max(x_BCHW.shape[-2:]) > JPEG_MAX_DIMENSION:
+        height, width = x_BCHW.shape[-2:]
+        raise UnsupportedImage(
+            f"JPEG holds at most {JPEG_MAX_DIMENSION} pixels a side, and this is {width}x{height}"
+        )
     pictures = []
     pixels_BHWC = x_BCHW.clamp(0, 1).mul(255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
     for pixels_HWC, quality in zip(pixels_BHWC, qualities, strict=True):

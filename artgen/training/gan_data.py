@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,13 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 from artgen.codecs.encode import to_8_bits
-from artgen.codecs.picture import MAX_PIXELS, Picture
+from artgen.codecs.picture import Picture
 from artgen.codecs.pool import GuardPool
-from artgen.errors import ImageError, UsageError
+from artgen.config import MAX_PIXELS
+from artgen.errors import DecoderCrashed, ImageError, ImageTimeout, UsageError
 from artgen.models.gans.spec import MODES
 from artgen.records import Source
 from artgen.storage import archive
-from artgen.training.data import stable_seed
+from artgen.training.data import epoch_order, stable_seed
 from artgen.training.gan_labels import LISTS, classes_of, read_labels
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.memory import available_bytes
@@ -46,7 +47,7 @@ class Reals(NamedTuple):
 @dataclass(frozen=True)
 class RealPictures:
     """pixels_NCHW: uint8. labels_N: int64 into `classes`, or None. changed: key -> what was done to make it fit;
-    unusable: key -> why it was left out. listing: which pictures DATA lists (`pictures.digest_of`).
+    unusable: key -> why it was left out. listing: which pictures were kept, and their classes (`pictures.digest_of`).
     """
 
     pixels_NCHW: Tensor
@@ -63,7 +64,7 @@ class RealPictures:
         for offset in range(count):
             number, place = divmod(first + offset, len(self.pixels_NCHW))
             if number != epoch:
-                epoch, order = number, _order(recipe.seed, number, len(self.pixels_NCHW))
+                epoch, order = number, epoch_order(recipe.seed, number, len(self.pixels_NCHW))
             chosen[offset] = order[place]
         rows = torch.from_numpy(chosen)
         pixels_BCHW = self.pixels_NCHW[rows]
@@ -72,14 +73,6 @@ class RealPictures:
             turned = torch.tensor(sides)
             pixels_BCHW[turned] = pixels_BCHW[turned].flip(-1)
         return Reals(pixels_BCHW, None if self.labels_N is None else self.labels_N[rows])
-
-
-@lru_cache(maxsize=2)  # each shard of each step asks for it, and a step may lie in two epochs
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """In what order an epoch shows `count` pictures; read-only, since it is kept."""
-    order = np.random.default_rng(stable_seed(seed, "epoch", epoch)).permutation(count)
-    order.setflags(write=False)
-    return order
 
 
 def load_real(
@@ -96,7 +89,8 @@ def load_real(
     """
     sources, labels, unusable = listed(data, recipe.classes, options)
     pixels_NCHW = np.empty((0, 0, 0, 0), np.uint8)
-    kept: list[str] = []
+    kept: list[Source] = []
+    kept_labels: list[str] = []
     changed: dict[str, str] = {}
     with closing(decoded(sources, partial(_wanted, recipe), options, threads)) as decoding:
         for (source, outcome), label in zip(decoding, labels, strict=True):
@@ -106,7 +100,8 @@ def load_real(
             if not kept:
                 pixels_NCHW = _room(len(sources), outcome.pixels.shape)
             pixels_NCHW[len(kept)] = outcome.pixels.transpose(2, 0, 1)
-            kept.append(label)
+            kept.append(source)
+            kept_labels.append(label)
             if outcome.changes:
                 changed[source.key] = ", ".join(outcome.changes)
     if len(kept) < recipe.batch_images:
@@ -120,16 +115,16 @@ def load_real(
         )
     pixels = torch.from_numpy(pixels_NCHW[: len(kept)])
     if not recipe.classes:
-        return RealPictures(pixels, None, (), changed, unusable, digest_of(sources))
-    classes = classes_of(kept)
+        return RealPictures(pixels, None, (), changed, unusable, digest_of(kept))
+    classes = classes_of(kept_labels)
     if len(classes) == 1:
         raise UsageError(
             f"classes are asked for, but all pictures have one, {classes[0]!r}; put each class into a folder of its "
             "own, list them in dataset.json or metadata.csv, or set classes = false"
         )
     numbers = {name: number for number, name in enumerate(classes)}
-    labels_N = torch.tensor([numbers[label] for label in kept])
-    return RealPictures(pixels, labels_N, classes, changed, unusable, digest_of(sources))
+    labels_N = torch.tensor([numbers[label] for label in kept_labels])
+    return RealPictures(pixels, labels_N, classes, changed, unusable, digest_of(kept, kept_labels))
 
 
 def _room(pictures: int, shape: Sequence[int]) -> np.ndarray:
@@ -242,35 +237,43 @@ def decoded(
 ) -> Generator[tuple[Source, Fitted | ImageError]]:
     """Each source with its picture, fitted to one shape, or what was wrong with it; in order, and a few ahead.
 
-    wanted: tells the shape of all from the first usable picture.
+    wanted: tells the shape of all from the first usable picture. One that took its decoder down, or too long, is tried once
+    more, alone: it may have lacked memory or time for the others' sake, and left out it would change the order of the data.
     """
     guards = GuardPool(threads, MAX_PIXELS, DECODE_TIMEOUT_S)
     shape: Shape | None = None
+    ahead: deque[tuple[Source, Future[Fitted | ImageError]]] = deque()
 
     def work(source: Source) -> Fitted | ImageError:
         nonlocal shape
         try:
-            picture = guards.decode(reader.read(source))
+            picture = guards.decode(reader.read(source, archive.most_bytes(MAX_PIXELS)))
         except ImageError as error:
             return error
         if shape is None:  # of the first usable picture, before there are threads
             shape = wanted(source, picture)
         return fitted(picture, *shape)
 
+    def settled(source: Source, outcome: Fitted | ImageError) -> Fitted | ImageError:
+        if not isinstance(outcome, DecoderCrashed | ImageTimeout):
+            return outcome
+        wait([other for _, other in ahead])
+        return work(source)
+
     try:
         with archive.Reader(options) as reader, ThreadPoolExecutor(threads) as pool:
             rest = iter(sources)
             for source in rest:
-                yield source, work(source)
+                yield source, settled(source, work(source))
                 if shape is not None:
                     break
-            ahead: deque[tuple[Source, Future[Fitted | ImageError]]] = deque()
             for source in rest:
                 ahead.append((source, pool.submit(work, source)))
                 if len(ahead) > AHEAD_PER_THREAD * threads:
                     first, outcome = ahead.popleft()
-                    yield first, outcome.result()
-            for source, outcome in ahead:
-                yield source, outcome.result()
+                    yield first, settled(first, outcome.result())
+            while ahead:
+                source, outcome = ahead.popleft()
+                yield source, settled(source, outcome.result())
     finally:
         guards.close()

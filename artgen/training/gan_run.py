@@ -24,7 +24,15 @@ from artgen.training.gan_scribe import GanScribe, Tell, check_batch
 from artgen.training.gan_state import GanState, go_back, load_gan, save_gan, settle
 from artgen.training.gan_watch import slow_start, trouble
 from artgen.training.loop_gan import Unstable, train
-from artgen.training.rank import Rank, check_agreement, from_first, pick_device, pick_dtype
+from artgen.training.rank import (
+    Rank,
+    agreed_precision,
+    check_agreement,
+    check_same_pictures,
+    from_first,
+    pick_device,
+    pick_dtype,
+)
 from artgen.training.state import check_same, forget_after
 
 MOST_RESCUES = 6
@@ -47,14 +55,17 @@ def train_gan(
     reals.png, fakes-<thousands of images>.png, checkpoints, best.safetensors (the weights of the look with the lowest
     distance), interpolation.gif and model.safetensors, whose path it returns.
     report: gets the numbers that rank 0 logs. A run that has gone wrong goes back to the last look that found nothing
-    wrong, MOST_RESCUES times at most. One that goes on with another recipe or other DATA says so, in a warning and in
-    log.jsonl. Raises UsageError (too few usable pictures, more than the memory holds, a size that the architecture does not
-    make, a RUN of another architecture, size, classes, batch_images or other facts, one that has gone back so often in
-    vain), StorageError, RunError.
+    wrong, MOST_RESCUES times at most. One that goes on with another recipe (or where precision `auto` comes to another one)
+    or other pictures says so, in a warning and in log.jsonl. Raises UsageError (too few usable pictures, more than the memory
+    holds, a size that the architecture does not make, a RUN of another architecture, size, classes, batch_images or other
+    facts, one that has gone back so often in vain), StorageError, RunError (such as ranks that kept different pictures).
     """
     rank = rank or Rank()
     where = torch.device(pick_device(device))
+    # What it comes to, not `auto`: that may be another one where the run goes on.
+    recipe = dataclasses.replace(recipe, precision=agreed_precision(recipe.precision, where, rank))
     pictures = load_real(data, recipe, options=options, threads=rank.threads)
+    check_same_pictures(pictures.listing, len(pictures.pixels_NCHW), where, rank)
     facts = facts_of(pictures, recipe)
     check_same(run, HEADER, facts.deciding(), options)
     state = fresh(recipe, facts, where)

@@ -5,7 +5,7 @@ Shape letters: B batch, L latent numbers, K dice, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -23,13 +23,23 @@ from artgen.training.regularisers import squared_slope
 from artgen.training.shards import Shards
 
 
-def apply(network: nn.Module, optimizer: torch.optim.Optimizer) -> float:
-    """One step of the optimiser; returns the norm of the gradients, inf (and no change) when it is not finite."""
+def apply(network: nn.Module, optimizer: torch.optim.Optimizer, buffers: Sequence[Tensor]) -> float:
+    """One step of the optimiser, with which the buffers of `network` become `buffers` (as of `Shards.gradients`).
+
+    Returns the norm of the gradients; inf, and nothing is changed, when it or a buffer is not finite.
+    """
     norm = float(nn.utils.get_total_norm(p.grad for p in network.parameters() if p.grad is not None))
-    if not norm < float("inf"):
+    if not norm < float("inf") or not all(buffer.isfinite().all() for buffer in buffers):
         return float("inf")
     optimizer.step()
+    _fill(network, buffers)
     return norm
+
+
+@torch.no_grad()
+def _fill(network: nn.Module, buffers: Sequence[Tensor]) -> None:
+    for buffer, value in zip(network.buffers(), buffers, strict=True):
+        buffer.copy_(value)
 
 
 @contextmanager
@@ -49,9 +59,7 @@ def unchanged_buffers(network: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, value in zip(network.buffers(), before, strict=True):
-                buffer.copy_(value)
+        _fill(network, before)
 
 
 class Now(NamedTuple):

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from artgen.errors import RunError
-from artgen.inference.sample import sample
+from artgen.inference.sample import NotFinite, sample
 from artgen.metrics.cheap_distance import RandomFeatures, distance
 from artgen.metrics.sets import statistics
 from artgen.models.gans.spec import GanFacts, Painter
@@ -58,7 +57,7 @@ class Watch:
         painter = Painter(state.mean, facts, "in training")
         try:
             pixels = sample(painter, range(max(self.images, GRID_IMAGES)))
-        except RunError as error:  # sampling reads and writes nothing
+        except NotFinite as error:  # no other failure says anything of the game
             raise Unstable(str(error)) from error
         features = self._features(torch.from_numpy(pixels[: self.images]).permute(0, 3, 1, 2))
         grid = pixels[:GRID_IMAGES]

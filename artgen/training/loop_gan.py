@@ -87,13 +87,14 @@ def train(
         # The clock of rank 0 counts, for all: what follows from it (rates, save, end) must be the same everywhere.
         elapsed_s = time.monotonic() - clock if rank == 0 else 0.0
         clock = time.monotonic()
-        numbers = shards.gradients(state.discriminator, lambda shard: step.discriminator(shard, elapsed_s))  # noqa: B023
+        numbers, buffers = shards.gradients(state.discriminator, lambda shard: step.discriminator(shard, elapsed_s))  # noqa: B023
         state.seconds += numbers.pop("elapsed_s") * shards.total
-        numbers["d_grad"] = apply(state.discriminator, state.discriminator_optimizer)
+        numbers["d_grad"] = apply(state.discriminator, state.discriminator_optimizer, buffers)
 
         with frozen(state.discriminator):
-            numbers |= shards.gradients(state.generator, step.generator)
-        numbers["g_grad"] = apply(state.generator, state.generator_optimizer)
+            told, buffers = shards.gradients(state.generator, step.generator)
+        numbers |= told
+        numbers["g_grad"] = apply(state.generator, state.generator_optimizer, buffers)
 
         state.step += 1
         seen_images = state.step * recipe.batch_images

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from artgen.codecs.encode import to_8_bits
-from artgen.codecs.picture import MAX_PIXELS
 from artgen.codecs.pool import GuardPool
+from artgen.config import MAX_PIXELS
 from artgen.errors import ImageError, UsageError
 from artgen.records import Skipped, Source
 from artgen.storage import archive, scratch, uri
@@ -39,15 +39,15 @@ def list_sources(data: str | Sequence[str], options: uri.Options | None = None) 
     return found
 
 
-def digest_of(sources: Sequence[Source]) -> str:
-    """Which pictures DATA lists and in what order: of names and sizes, so that a copy elsewhere has the same one.
+def digest_of(sources: Sequence[Source], labels: Sequence[str] = ()) -> str:
+    """Which pictures DATA lists and in what order: of names, sizes and labels, so that a copy elsewhere has the same one.
 
     Where a listing tells no size (Parquet, some stores), the version of the file stands for it.
     """
     digest = hashlib.sha256()
-    for source in sources:
+    for source, label in zip(sources, labels or repeat(""), strict=False):
         size = source.size if source.size >= 0 else source.version
-        digest.update(f"{source.key}\0{size}\n".encode())
+        digest.update(f"{source.key}\0{size}\0{label}\n".encode())
     return digest.hexdigest()
 
 
@@ -122,7 +122,7 @@ class Pictures:
         self._reader = archive.Reader(options, _indexes())
         self._guards = GuardPool(threads, MAX_PIXELS, DECODE_TIMEOUT_S)
         self._lock = threading.Lock()
-        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._kept: dict[int, np.ndarray] = {}
         self._bad: set[int] = set()
         self._pixels = 0
 
@@ -134,11 +134,12 @@ class Pictures:
             if number in self._bad:
                 return None
             if number in self._kept:
-                self._kept.move_to_end(number)
                 return self._kept[number]
         source = self._sources[number]
         try:
-            pixels = _as_bytes(self._guards.decode(self._reader.read(source)).pixels)
+            pixels = _as_bytes(
+                self._guards.decode(self._reader.read(source, archive.most_bytes(MAX_PIXELS))).pixels
+            )
             height, width = pixels.shape[:2]
             if min(height, width) < self._smallest_px:
                 return self._leave_out(number, f"{width}x{height} is under {self._smallest_px} pixels")
@@ -153,13 +154,12 @@ class Pictures:
             self.unusable[self._sources[number].key] = reason
 
     def _keep(self, number: int, pixels: np.ndarray) -> None:
+        """What came first stays: every epoch has another order, in which what was used last is asked for no sooner."""
+        more = pixels.shape[0] * pixels.shape[1]
         with self._lock:
-            if number not in self._kept:
-                self._pixels += pixels.shape[0] * pixels.shape[1]
-            self._kept[number] = pixels
-            while self._pixels > self._most:
-                _, dropped = self._kept.popitem(last=False)
-                self._pixels -= dropped.shape[0] * dropped.shape[1]
+            if number not in self._kept and self._pixels + more <= self._most:
+                self._pixels += more
+                self._kept[number] = pixels
 
     def close(self) -> None:
         self._guards.close()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from artgen.errors import RunError, UsageError
 
+log = logging.getLogger(__name__)
 AddUp = Callable[[Tensor], object]
 """Adds a flat vector up over all ranks, in place (all_reduce)."""
 
@@ -39,6 +41,30 @@ def check_agreement(step: int, device: torch.device, rank: Rank) -> None:
             f"rank {rank.number} found a checkpoint of step {step} and others another: RUN must lie where every "
             "node sees it, as on s3:// or a shared file system"
         )
+
+
+def check_same_pictures(listing: str, images: int, device: torch.device, rank: Rank) -> None:
+    """All ranks must have kept the same pictures of DATA, or each would train on another order of them.
+
+    listing: as of `pictures.digest_of`. Raises RunError, on every rank, when they have not.
+    """
+    told = gathered([images, int(listing[:13] or "0", 16)], device, rank)  # 52 bits, which a float64 holds
+    if any(of_rank != told[0] for of_rank in told):
+        counts = ", ".join(f"rank {number} {count:.0f}" for number, (count, _) in enumerate(told))
+        raise RunError(
+            f"the ranks kept different pictures of DATA ({counts}): some could not be read or decoded everywhere; look at the "
+            "machines' memory and the storage, and run the same command again"
+        )
+
+
+def gathered(values: Sequence[float], device: torch.device, rank: Rank) -> list[list[float]]:
+    """The `values` of every rank, equally many of each, in the order of their numbers."""
+    rows = torch.zeros(rank.world, len(values), dtype=torch.float64)
+    rows[rank.number] = torch.tensor(values, dtype=torch.float64)
+    if rank.add_up is not None:
+        rows = rows.to(device if device.type == "cuda" else "cpu")
+        rank.add_up(rows.view(-1))
+    return rows.tolist()
 
 
 def from_first(value: float, device: torch.device, rank: Rank) -> float:
@@ -79,3 +105,12 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
     fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else None
+
+
+def agreed_precision(precision: str, device: torch.device, rank: Rank) -> str:
+    """What the forward passes of all ranks run in, fp32 or bf16: what `precision` is to rank 0. Raises as pick_dtype."""
+    here = "fp32" if pick_dtype(precision, device) is None else "bf16"
+    agreed = "bf16" if from_first(float(here == "bf16"), device, rank) else "fp32"
+    if here != agreed:
+        log.warning("precision %r is %s here and %s on rank 0: %s is used", precision, here, agreed, agreed)
+    return agreed

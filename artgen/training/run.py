@@ -24,7 +24,7 @@ from artgen.training.data import Crops
 from artgen.training.loop_restorer import Report, TrainState, running_statistics, train
 from artgen.training.optimizers import make_optimizer
 from artgen.training.pictures import Pictures, centres, divide, list_sources, parts_of
-from artgen.training.rank import Rank, check_agreement, pick_device, pick_dtype
+from artgen.training.rank import Rank, agreed_precision, check_agreement, pick_device, pick_dtype
 from artgen.training.recipe import RestorerRecipe
 from artgen.training.scribe import Scribe, facts_of_data, log_line
 from artgen.training.state import forget_after, load_checkpoint, save_checkpoint
@@ -54,6 +54,8 @@ def train_restorer(
     """
     rank = rank or Rank()
     where = torch.device(pick_device(device))
+    # What it comes to, not `auto`: that may be another one where the run goes on.
+    recipe = dataclasses.replace(recipe, precision=agreed_precision(recipe.precision, where, rank))
     dtype = pick_dtype(recipe.precision, where)
     sources = list_sources(data, options)
     kept, held = divide(sources, recipe.holdout)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,10 +12,11 @@ import torch
 
 from artgen.models.spec import Facts, Restorer
 from artgen.records import Source
-from artgen.storage import atomic, uri
+from artgen.storage import uri
 from artgen.training.firing import silent_share, watched
 from artgen.training.journal import Journal
 from artgen.training.loop_restorer import Report, TrainState, progress_of
+from artgen.training.made_of import write_down
 from artgen.training.pictures import digest_of, parts_of
 from artgen.training.recipe import RestorerRecipe, without_secrets
 from artgen.training.validate import validate
@@ -47,17 +46,11 @@ class Scribe:
     def begin(self, data: Mapping[str, Any], *, resumed_at: int, **facts: Any) -> None:
         """Writes down what the run is made of, and where it goes on with something else than before, says so first."""
         made_of = {"recipe.json": without_secrets(self.recipe), "data.json": data}
-        changed = changes({name: self._read(name) for name in made_of}, made_of) if resumed_at >= 0 else {}
-        if changed:
-            told = ", ".join(f"{key} {old!r} -> {new!r}" for key, (old, new) in changed.items())
-            log.warning("the run goes on from step %d with other settings than so far: %s", resumed_at, told)
-        for name, values in made_of.items():
-            text = json.dumps(values, indent=1, sort_keys=True)
-            atomic.write(uri.join(self.run, name), text.encode(), self.options)
+        changed = write_down(self.run, made_of, MAY_CHANGE, resumed_at, self.options)
         self._journal = Journal(self.run, self.state.step, self.options)
         self._journal.line({**facts, "resumed_at": resumed_at, "threads": torch.get_num_threads()})
         if changed:
-            self._journal.line({"changed": changed})
+            self._journal.line({"changed_settings": changed})
 
     def report(self, numbers: Mapping[str, float]) -> None:
         """Adds progress (0..1), the seconds left and, where a validation is due, its scores."""
@@ -79,12 +72,6 @@ class Scribe:
         if self.held:
             self._journal.numbers(self.state.step, self._validate("final"))
         self._journal.close()
-
-    def _read(self, name: str) -> dict[str, Any]:
-        # What somebody has edited until it is no JSON says nothing, and is written anew.
-        with contextlib.suppress(ValueError):
-            return json.loads(uri.read_or_none(uri.join(self.run, name), self.options) or b"{}")
-        return {}
 
     def _validate(self, name: str) -> dict[str, float]:
         """Scores, and for a network of residual blocks the share of its hidden units that fire on none of these pictures."""
@@ -110,29 +97,6 @@ def facts_of_data(data: str | Sequence[str], sources: Sequence[Source]) -> dict[
         "images": len(sources),
         "listing": digest_of(sources),
     }
-
-
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What decides the weights and is not as it was, by key, as (before, now); both as of recipe.json and data.json.
-
-    A key that one of them does not know is of another version of artgen. The same pictures at another place are no change.
-    """
-    old, new = before["recipe.json"], json.loads(json.dumps(now["recipe.json"]))  # with lists where tuples were
-    keys = [key for key in new if key in old and key not in MAY_CHANGE]
-    pairs = {key: (_shown(old[key]), _shown(new[key])) for key in keys}
-    changed = {key: (before, now) for key, (before, now) in pairs.items() if before != now}
-    old, new = before["data.json"], now["data.json"]
-    if old.get("listing", new["listing"]) != new["listing"]:
-        changed["DATA"] = (_listed(old), _listed(new))
-    return changed
-
-
-def _shown(value: Any) -> Any:
-    return uri.shown(value) if isinstance(value, str) else value  # `start` may be a URL with a password
-
-
-def _listed(data: Mapping[str, Any]) -> str:
-    return f"{data.get('images')} images of {','.join(data.get('data', []))} (listing {data['listing'][:8]})"
 
 
 def log_line(numbers: Mapping[str, float]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,13 @@ from artgen.errors import UsageError
 from artgen.training.rank import AddUp
 
 Loss = Callable[[int], tuple[Tensor, Mapping[str, Tensor]]]  # shard number -> loss to minimise, numbers to report
+
+
+class Summed(NamedTuple):
+    """numbers: the means of what the losses report. buffers: what the network's are to be once the step is taken, in order."""
+
+    numbers: dict[str, float]
+    buffers: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,10 +66,11 @@ class Shards:
         """Numbers of this worker's shards."""
         return range(self.rank * self.total // self.world, (self.rank + 1) * self.total // self.world)
 
-    def gradients(self, network: nn.Module, loss: Loss) -> dict[str, float]:
-        """Fills .grad of `network` with the mean over all shards of their gradients; returns the numbers' means.
+    def gradients(self, network: nn.Module, loss: Loss) -> Summed:
+        """Fills .grad of `network` with the mean over all shards of their gradients; returns the means of numbers and buffers.
 
-        Buffers (running statistics of batch norm) start from the same values in every shard and become the mean too.
+        Buffers (running statistics of batch norm) start from the same values in every shard, and have them again afterwards:
+        their means count only if the step is taken, since one forward pass that is not finite would spoil them for good.
         """
         state = [*network.buffers()]
         before = [buffer.clone() for buffer in state]
@@ -92,6 +101,5 @@ class Shards:
         for parameter, part in zip(parameters, parts, strict=False):
             # In the memory format of the weights, which fused optimisers take for granted.
             parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
-        for buffer, part in zip(state, parts[len(parameters) :], strict=True):
-            buffer.copy_(part.view_as(buffer))
-        return dict(zip(numbers, told.tolist(), strict=True))
+        after = [part.view_as(buffer) for buffer, part in zip(state, parts[len(parameters) :], strict=True)]
+        return Summed(dict(zip(numbers, told.tolist(), strict=True)), after)

@@ -21,7 +21,7 @@ from artgen.inference.restore import RestoreOptions, restore
 from artgen.metrics.pairs import SSIM_WINDOW, psnr, ssim
 from artgen.models.spec import Facts, Restorer
 from artgen.records import Source
-from artgen.storage.archive import MAX_BYTES, Reader
+from artgen.storage.archive import Reader
 from artgen.tiles.grid import reflected
 from artgen.training.data import stable_seed
 from artgen.training.degrade import OPERATORS, Damaged, round_to_file
@@ -220,13 +220,13 @@ def _mirrored(side: int, facts: Facts) -> Tensor:
 
 
 def pictures_of(
-    sources: Iterable[Source], reader: Reader, guard: Guard, unusable: dict[str, str]
+    sources: Iterable[Source], reader: Reader, guard: Guard, unusable: dict[str, str], most_bytes: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Pictures (key, H x W x C uint8) one after the other; `unusable` is told why others are left out, by key: unreadable,
-    or too small."""
+    larger than `most_bytes`, or too small."""
     for source in sources:
         try:
-            pixels = guard.decode(reader.read(source, MAX_BYTES)).pixels
+            pixels = guard.decode(reader.read(source, most_bytes)).pixels
         except ImageError as error:
             unusable[source.key] = f"{type(error).__name__}: {error}"
             continue
@@ -234,7 +234,7 @@ def pictures_of(
         if min(height, width) < SSIM_WINDOW:
             unusable[source.key] = f"{width}x{height} is under {SSIM_WINDOW} pixels, which SSIM needs"
             continue
-        yield source.key, to_8_bits(pixels) if pixels.dtype != np.uint8 else pixels
+        yield source.key, to_8_bits(pixels)
 
 
 def _plane(x_1CHW: Tensor) -> np.ndarray:

@@ -143,7 +143,7 @@ def frames(route: tuple[int, ...], count: int, painter: Painter, job: GenerateJo
 
     from artgen.inference.sample import FORWARD_IMAGES, between, latents, paint
 
-    stops_NL = latents(route, painter.facts.latent) * job.truncation
+    stops_NL = latents(route, painter.facts.latent)
     classes = job.classes_of(route[:1])
     total = _frames(len(route), count)
     for start in range(0, total, FORWARD_IMAGES):
@@ -152,6 +152,6 @@ def frames(route: tuple[int, ...], count: int, painter: Painter, job: GenerateJo
         z_NL = torch.cat([
             between(stops_NL[leg : leg + 1], stops_NL[leg + 1 : leg + 2], (number - leg * (count - 1)) / (count - 1))
             for number, leg in zip(numbers, legs, strict=True)
-        ])  # fmt: skip
+        ]) * job.truncation  # fmt: skip
         labels_N = None if classes is None else torch.tensor(classes * len(numbers))
         yield from paint(painter, z_NL, labels_N, [f"frame {number}" for number in numbers], job.precision)

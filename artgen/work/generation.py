@@ -103,9 +103,9 @@ class Generation:
         self._brush.shutdown(cancel_futures=True)
 
     def make(self, entry: Entry) -> Made:
-        """The picture of one seed. Raises RunError: no picture is to blame for what goes wrong here."""
+        """The picture of one seed. Raises RunError (OutOfMemory too): no picture is to blame for what goes wrong here."""
         seed = entry.source.offset
-        done = self._pass(entry.source.detail).result()
+        done = self._pictures(entry.source.detail)
         started = time.monotonic()
         job = self._job
         data, notes = encoded(
@@ -124,6 +124,17 @@ class Generation:
         numbers = self._job.classes_of([seed])
         return None if numbers is None else self._painter.facts.classes[numbers[0]]
 
+    def _pictures(self, seeds: str) -> Pass:
+        """Waits for the pass of these seeds. One that failed is forgotten: whoever asks next begins another."""
+        under_way = self._pass(seeds)
+        try:
+            return under_way.result()
+        except BaseException:
+            with self._turn:
+                if self._passes.get(seeds) is under_way:
+                    del self._passes[seeds]
+            raise
+
     def _pass(self, seeds: str) -> Future[Pass]:
         """The pass of these seeds, begun by whoever asks first."""
         with self._turn:
@@ -138,7 +149,10 @@ class Generation:
             raise RunError("the run is ending")
         started = time.monotonic()
         job, seeds = self._job, list(Seeds.parse(text))
-        pictures = sample(self._painter, seeds, job.classes_of(seeds), job.truncation, job.precision)
+        try:
+            pictures = sample(self._painter, seeds, job.classes_of(seeds), job.truncation, job.precision)
+        except RunError as error:
+            raise type(error)(f"{uri.shown(job.model)}: {error}") from error
         seconds = (time.monotonic() - started) / len(seeds)
         return Pass(dict(zip(seeds, pictures, strict=True)), seconds)
 

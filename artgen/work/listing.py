@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 from itertools import islice
@@ -22,7 +23,7 @@ class Listing:
     """Sources of an INPUT in their order, with masks, and what of them is already done in an OUTPUT.
 
     paired: INPUT and masks are one file each, which belong together whatever their names.
-    masked: images with a mask. unmatched: masks of no image. changed: see `subtract_done`.
+    masked: images with a mask. unmatched: masks of no image. changed, damaged: see `subtract_done`.
     Close it (or use it as a context manager) to remove the temporary database.
     """
 
@@ -36,6 +37,7 @@ class Listing:
         self.skipped = 0
         self.first_skipped: list[Skipped] = []
         self.masked = self.unmatched = self.changed = 0
+        self.damaged: list[str] = []
         # An empty name makes SQLite keep the database in memory and spill it to a temporary file as it grows.
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(
@@ -114,13 +116,15 @@ class Listing:
         return hasher.hexdigest()
 
     def subtract_done(self, output: str, *, retry_failed: bool, options: dict[str, Any] | None = None) -> None:
-        """Leaves out the sources that have a row of the same version in OUTPUT; `changed` counts those of another."""
-        self.changed = 0
+        """Leaves out the sources that have a row of the same version in OUTPUT; `changed` counts those of another,
+        `damaged` are the units of parts that cannot be read.
+        """
+        self.changed, self.damaged = 0, []
         self._db.execute("DELETE FROM done")
         self._db.execute("DELETE FROM earlier")
         self._db.execute("DELETE FROM stale")
         columns = ["key", "source_version", "status", "output_name", "output_uri", "attempts", "unit"]
-        for batch in manifest.read(output, columns=columns, options=options):
+        for batch in manifest.read(output, columns=columns, damaged=self.damaged, options=options):
             for row in batch.to_pylist():
                 self._take_row(row, retry_failed)
 
@@ -133,7 +137,7 @@ class Listing:
             keys = {key for (key,) in self._db.execute("SELECT key FROM stale WHERE unit = ?", (unit,))}
             query = "SELECT output_uri FROM stale WHERE unit = ? AND output_uri LIKE ?"
             for (where,) in self._db.execute(query, (unit, f"{files.FOLDER}/%")).fetchall():
-                files.drop(output, where, options)
+                files.remove(output, where, options)
             for sink in (parquet, shards, manifest):
                 sink.drop(output, unit, keys, options)
         self._db.execute("INSERT OR REPLACE INTO earlier SELECT key, max(attempts) FROM stale GROUP BY key")
@@ -185,5 +189,9 @@ class Listing:
 
 
 def stem(key: str) -> str:
-    """A key without the extension of a picture: what an image and its mask share."""
-    return key.rpartition(".")[0] if kind.extension(key) in kind.IMAGE_EXTENSIONS else key
+    """A key without the extension of a picture, in Unicode's composed form: what an image and its mask share.
+
+    macOS writes the accents of names apart from their letters, other systems in one.
+    """
+    bare = key.rpartition(".")[0] if kind.extension(key) in kind.IMAGE_EXTENSIONS else key
+    return unicodedata.normalize("NFC", bare)

@@ -4,7 +4,9 @@
 `_artgen/plan-<hash>/units-<n>.parquet` (a row group for each unit) with `plan.json` last. `_artgen/current.json` names
 the plan that holds; while it is absent the rows alone say what is done, so dying at any step loses nothing:
 
-    current.json removed -> stale rows dropped -> units written -> plan.json -> current.json
+    current.json removed -> torn parts and stale rows dropped -> units written -> plan.json -> current.json
+
+Each is on the disk before the next is begun, so that a power cut is only another death.
 
 Memory does not grow with the listing: entries pass through a temporary SQLite database. A plan of seeds is arithmetic:
 `plan.json` holds their ranges, and there are no files of units.
@@ -15,14 +17,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from artgen.errors import UsageError
+from artgen.errors import StorageError, UsageError
 from artgen.records import Entry, Source, Unit
 from artgen.storage import atomic, uri
-from artgen.storage.ledger import Ledger
+from artgen.storage.ledger import Ledger, part_uri
+from artgen.text import plural
 from artgen.work import listing
 from artgen.work.listing import Listing
 from artgen.work.seeds import Seeds, seed_entries
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 UNITS_PER_FILE = 256
 PLAN = "plan.json"
+_ANEW = "remove it and _artgen/current.json, then run the same command again, which plans anew what has no row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ class PlanReader:
 
     def load(self, ref: UnitRef) -> Unit:
         """The entries of a unit, or of the part of it that `ref` is. Raises StorageError."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         if ref.file == PLAN:
@@ -133,7 +138,13 @@ class PlanReader:
         with uri.reading(place):  # as a bare error it would be laid to an image of the unit
             if self._name != ref.file or self._file is None:
                 fs, path = uri.filesystem(place, self._options)
-                self._name, self._file = ref.file, pq.ParquetFile(fs.open(path, "rb"))
+                self._name, self._file = "", None
+                try:
+                    self._name, self._file = ref.file, pq.ParquetFile(fs.open(path, "rb"))
+                except pa.ArrowInvalid as error:
+                    raise StorageError(
+                        f"{uri.shown(place)!r} is damaged ({uri.explain(error)}): {_ANEW}"
+                    ) from error
             rows = self._file.read_row_group(ref.group).to_pylist()
         return Unit(ref.id, tuple(_entry(row) for row in rows[ref.start : ref.stop]))
 
@@ -174,36 +185,62 @@ def all_plans(output: str, options: dict[str, Any] | None = None) -> Iterator[Pl
 
 def prepare(
     listed: Listing | SeedListing, output: str, settings: dict[str, Any], *, unit_images: int = 0, retry_failed: bool = False,
-    options: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None, say: Callable[[str], None] | None = None,
 ) -> Plan:  # fmt: skip
     """The plan for this listing and these settings: the one in OUTPUT if it still holds, else a new one.
 
-    Raises UsageError if OUTPUT was made with other settings, or of another INPUT with the same names. `retry_failed`
-    drops failed rows, so they are planned again.
+    Parts of the manifest that cannot be read are removed, and `say` told so. Raises UsageError as `survey` does, StorageError.
+    `retry_failed` drops failed rows, so they are planned again.
     """
-    settings_uri = uri.join(output, "_artgen", "settings.json")
-    before = _read_json(settings_uri, options)
+    held = survey(listed, output, settings, retry_failed=retry_failed, options=options)
+    if held is not None:
+        return held
+    if _read_json(_settings_uri(output), options) is None:  # before the first row, which is of these settings
+        atomic.write(_settings_uri(output), _json({**settings, "input": listed.root}), options, fsync=True)
+    uri.remove(uri.join(output, "_artgen", "current.json"), options)
+    unreadable = [*Ledger(output, options).torn, *listed.damaged]
+    for unit in unreadable:
+        uri.remove(part_uri(output, unit), options)
+    if unreadable and say is not None:
+        parts, units = plural(len(unreadable), "part"), plural(len(unreadable), "unit")
+        say(
+            f"{parts} of the manifest cannot be read, such as part-{unreadable[0]}.parquet: {units} will be done anew"
+        )
+    listed.drop_stale(output, options)
+    return _write(listed, output, settings, listed.digest(), unit_images, options)
+
+
+def survey(
+    listed: Listing | SeedListing, output: str, settings: dict[str, Any], *, retry_failed: bool = False,
+    options: dict[str, Any] | None = None,
+) -> Plan | None:  # fmt: skip
+    """The plan that OUTPUT stands by if it still holds; else None, and `listed` counts what the rows there leave to be done.
+    None holds beside torn parts of the manifest: they may be of an earlier plan.
+
+    Changes nothing in OUTPUT. Raises UsageError if it was made with other settings, or of another INPUT with the same names.
+    """
+    before = _read_json(_settings_uri(output), options)
     root = None if before is None else before.pop("input", None)
-    if before is None:
-        atomic.write(settings_uri, _json({**settings, "input": listed.root}), options)
-    elif changes := settings_difference(before, settings):
+    if before is not None and (changes := settings_difference(before, settings)):
         raise UsageError(
-            f"{output} was made with other settings ({'; '.join(changes)}): "
+            f"OUTPUT {uri.shown(output)} was made with other settings ({'; '.join(changes)}): "
             "use the same settings, another OUTPUT, or --overwrite to start it anew"
         )
-    digest = listed.digest()
     held = current(output, options)
-    if held is not None and held.listing == digest and not retry_failed:
+    holds = held is not None and held.listing == listed.digest() and not retry_failed
+    if holds and not Ledger(output, options).torn:
         return held
     listed.subtract_done(output, retry_failed=retry_failed, options=options)
     if listed.changed and root is not None and root != listed.root:
         raise UsageError(
-            f"{output} was made from {root}, and {listed.changed} images of {listed.root} bear the names of other ones in "
-            "it, which would be replaced: use the same INPUT, another OUTPUT, or --overwrite to start it anew"
+            f"OUTPUT {uri.shown(output)} was made from {root}, and {listed.changed} images of {listed.root} bear the names of "
+            "other ones in it, which would be replaced: use the same INPUT, another OUTPUT, or --overwrite to start it anew"
         )
-    uri.remove(uri.join(output, "_artgen", "current.json"), options)
-    listed.drop_stale(output, options)
-    return _write(listed, output, settings, digest, unit_images, options)
+    return None
+
+
+def _settings_uri(output: str) -> str:
+    return uri.join(output, "_artgen", "settings.json")
 
 
 def _write(
@@ -220,8 +257,8 @@ def _write(
     for number, rows in enumerate(_chunks(listed.entries(settings["extension"]), file_rows)):
         _write_units(uri.join(plan.folder, f"units-{number:05d}.parquet"), rows, size, options)
     facts = {key: value for key, value in asdict(plan).items() if key != "output"}
-    atomic.write(uri.join(plan.folder, PLAN), _json(facts), options)
-    atomic.write(uri.join(output, "_artgen", "current.json"), _json({"plan": plan.hash}), options)
+    atomic.write(uri.join(plan.folder, PLAN), _json(facts), options, fsync=True)
+    atomic.write(uri.join(output, "_artgen", "current.json"), _json({"plan": plan.hash}), options, fsync=True)
     return plan
 
 
@@ -250,7 +287,10 @@ def _write_units(file: str, entries: Iterable[Entry], unit_images: int, options:
     import pyarrow.parquet as pq
 
     schema = pa.schema([(name, pa.int64() if name in _INTEGERS else pa.string()) for name in _COLUMNS])
-    with atomic.open_for_commit(file, options) as out, pq.ParquetWriter(out, schema, compression="zstd") as writer:
+    with (
+        atomic.open_for_commit(file, options, fsync=True) as out,
+        pq.ParquetWriter(out, schema, compression="zstd") as writer,
+    ):
         for unit in _chunks(iter(entries), unit_images):
             writer.write_table(pa.Table.from_pylist([_row(entry) for entry in unit], schema))
 
@@ -277,5 +317,17 @@ def _json(value: Any) -> bytes:
 
 
 def _read_json(file: str, options: dict[str, Any] | None) -> Any:
+    """An object; None where there is no such file. Raises StorageError for one that a power cut or an editor has broken."""
     data = uri.read_or_none(file, options)
-    return None if data is None else json.loads(data)
+    if data is None:
+        return None
+    try:
+        return dict(json.loads(data))
+    except (ValueError, TypeError) as error:
+        settings = file.endswith("/settings.json")
+        fix = (
+            "remove it, then run the same command with the settings that OUTPUT was made with"
+            if settings
+            else _ANEW
+        )
+        raise StorageError(f"{uri.shown(file)!r} is damaged ({error}): {fix}") from error

@@ -53,9 +53,9 @@ def place_of(folder: str, kind: str, key: str) -> str:
     return uri.join(folder, f"{kind}-{key}")
 
 
-def read(place: str) -> bytes | None:
+def read(place: str, options: uri.Options | None = None) -> bytes | None:
     """What `write` put there; None if there is nothing. Raises StorageError when it is not sound."""
-    data = uri.read_or_none(place)
+    data = uri.read_or_none(place, options)
     if data is None:
         return None
     content = data[_DIGEST_BYTES:]
@@ -64,9 +64,9 @@ def read(place: str) -> bytes | None:
     return content
 
 
-def write(place: str, content: bytes) -> None:
+def write(place: str, content: bytes, options: uri.Options | None = None) -> None:
     """Whole or not at all. Raises StorageError."""
-    atomic.write(place, hashlib.sha256(content).digest() + content)
+    atomic.write(place, hashlib.sha256(content).digest() + content, options)
 
 
 def to_bytes(reference: Reference) -> bytes:

@@ -17,6 +17,7 @@ from artgen.codecs.encode import Format, encode
 from artgen.codecs.marking import Mark
 from artgen.codecs.picture import Picture
 from artgen.codecs.pool import GuardPool
+from artgen.config import IMAGE_TIMEOUT_S, MAX_PIXELS
 from artgen.errors import ArtgenError, ImageError, ImageTimeout, RestoreFailed, RunError
 from artgen.inference.forward import Forward
 from artgen.inference.restore import RestoreOptions, restore
@@ -25,7 +26,7 @@ from artgen.models import registry, weights
 from artgen.models.spec import Restorer
 from artgen.records import Entry, Row
 from artgen.storage import uri
-from artgen.storage.archive import MAX_BYTES, Reader
+from artgen.storage.archive import Reader, most_bytes
 from artgen.work.unit import Made
 
 # Pixels that may be in work at once for each thread, from the first that is decoded: a photograph of a camera for each. A
@@ -49,8 +50,8 @@ class RestoreJob:
     batch: int = 1
     quality: int = 90
     mask_from_alpha: bool = False
-    max_pixels: int = 178_956_970
-    image_timeout: float = 600.0
+    max_pixels: int = MAX_PIXELS
+    image_timeout: float = IMAGE_TIMEOUT_S
     storage_options: dict[str, Any] | None = field(default=None, repr=False)
     index_folder: str | None = None
     credentials: Credentials | None = None
@@ -88,8 +89,7 @@ class Restoration:
         self._guards = guards
         self._gate = PixelGate(threads * PIXELS_A_THREAD)
         self._signer = signer_of(job.credentials)
-        # No file of an image that --max-pixels allows is larger: 16 bits of red, green, blue and alpha.
-        self._most_bytes = max(MAX_BYTES, 8 * job.max_pixels)
+        self._most_bytes = most_bytes(job.max_pixels)
 
     def stop(self) -> None:
         """Ends the images under way soon, with a RunError each: Ctrl-C must not wait for a large one."""

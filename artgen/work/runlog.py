@@ -34,9 +34,13 @@ def location(output: str) -> str:
 
 
 def read(output: str, options: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """None where there is no run.json."""
+    """None where there is no run.json, or one that a failing disk or an editor has broken: it only tells of what was done."""
     data = uri.read_or_none(location(output), options)
-    return None if data is None else json.loads(data)
+    try:
+        run = json.loads(data or b"null")
+    except ValueError:
+        return None
+    return run if isinstance(run, dict) else None
 
 
 def write(

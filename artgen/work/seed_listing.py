@@ -18,6 +18,7 @@ class SeedListing:
     root = "seeds"
     skipped = changed = masked = 0
     first_skipped: tuple[Skipped, ...] = ()
+    damaged: tuple[str, ...] = ()
 
     def __init__(self, seeds: Seeds) -> None:
         self._all = self.seeds = seeds

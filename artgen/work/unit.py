@@ -148,7 +148,7 @@ def _commit(unit: Unit, made: Iterator[Made], publish: Publish, on_image: Callab
         for entry, result in zip(unit.entries, made, strict=True):
             row = replace(result.row, unit=unit.id)
             if result.data is not None:
-                uris = [sink.add(entry.name, entry.source.key, result.data, row) for sink in sinks]
+                uris = [sink.add(entry.name, result.data, row) for sink in sinks]
                 row = replace(row, output_uri=uris[0])
             elif publish.on_error == "stop":
                 raise RunError(

@@ -41,6 +41,25 @@ def test_a_picture_whose_source_is_now_broken_does_not_stand_in_for_it(tmp_path:
     assert not (tmp_path / "out/images/a.png").exists()
 
 
+@pytest.mark.parametrize("left", [b"", b"PAR1 torn"])
+def test_a_part_that_a_power_cut_emptied_is_done_anew_and_told(tmp_path: Path, left: bytes) -> None:
+    source = pictures.write_folder(tmp_path / "in", pictures.files(4))
+    command = ("restore", source, tmp_path / "out", *IDENTITY, "--unit-images", "2")
+    assert artgen_here(*command).returncode == 0
+    before = shas(tmp_path / "out")
+    part = min((tmp_path / "out/manifest").iterdir())
+    part.write_bytes(left)
+    said = artgen_here("status", tmp_path / "out")
+    assert (said.returncode, "2 images done" in said.stdout) == (0, True)
+    assert "1 part of the manifest cannot be read" in said.stdout
+    said = artgen_here("report", tmp_path / "out")
+    assert (said.returncode, part.name in said.stderr) == (0, True)
+    result = artgen_here(*command)
+    assert result.returncode == 0, result.stderr
+    assert part.name in result.stderr
+    assert shas(tmp_path / "out") == before
+
+
 def test_overwrite_never_clears_its_own_input(tmp_path: Path) -> None:
     source = pictures.write_folder(tmp_path / "in", {"a.png": pictures.png(pictures.picture(1))})
     output = tmp_path / "out"
@@ -126,7 +145,7 @@ def test_output_may_lead_through_a_folder_that_is_not_there(tmp_path: Path) -> N
     for _ in range(2):
         result = artgen_here("restore", source, f"{tmp_path}/nowhere/../out", *IDENTITY)
         assert result.returncode == 0, result.stderr
-        assert "1 images restored" in result.stdout
+        assert "1 image restored" in result.stdout
     assert list(shas(tmp_path / "out")) == ["a.png"]
 
 

@@ -19,7 +19,7 @@ def test_what_sinks_write_to_a_bucket_is_read_dropped_and_reported(s3_server: S3
     rows = []
     for name, module in (("files", files), ("parquet", parquet), ("shards", shards)):
         sink = module.open(output, UNIT, options)
-        where = sink.add("a.png", "a", png(1), row("a"))
+        where = sink.add("a.png", png(1), row("a"))
         sink.commit()
         assert base.read(output, where, options) == png(1)
         rows.append(row(name, output_uri=where))

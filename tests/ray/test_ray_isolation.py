@@ -23,9 +23,8 @@ def ref(start: int, stop: int, whole: bool = False) -> UnitRef:
 
 
 def commit(output: Path, *ids: str) -> Ledger:
-    (output / "manifest").mkdir(parents=True, exist_ok=True)
     for unit_id in ids:
-        (output / "manifest" / f"part-{unit_id}.parquet").touch()
+        manifest.write(str(output), unit_id, [])
     return Ledger(str(output))
 
 

@@ -35,8 +35,14 @@ def test_later_sources_of_a_setting_win(tmp_path: Path) -> None:
         ({"max_pixels": "1e30"}, "max_pixels"),
         ({"max_pixels": "inf"}, "'inf'"),
         ({"strength": "nan"}, "strength nan"),
+        ({"strength": 1.5}, "strength 1.5"),
+        ({"overlap": -1}, "overlap -1"),
+        ({"tile": 100, "overlap": 90}, "overlap 90 is more than three quarters of tile 100"),
+        ({"keep_unmasked": True}, "--keep-unmasked needs masks"),
         ({"workers": "0"}, "workers '0'"),
         ({"seed": -1}, "seed -1"),
+        ({"c2pa": "cert.pem,,key.pem"}, "'cert.pem,,key.pem' is not CERT,KEY"),
+        ({"c2pa": "cert.pem"}, "'cert.pem' is not CERT,KEY"),
         ({"keep_unmasked": True, "masks": "m", "format": "jpeg"}, "--format jpeg, which is lossy"),
         ({"keep_unmasked": True, "masks": "m", "format": "source"}, "--format source, which writes .jpg and .webp"),
     ],
@@ -51,6 +57,11 @@ def test_storage_options_are_never_quoted() -> None:
     with pytest.raises(UsageError) as caught:
         load(RestoreConfig, PLACES, sets=["storage_options=hidden"])
     assert "hidden" not in str(caught.value)
+
+
+def test_the_seed_of_generate_is_checked_before_anything_is_made() -> None:
+    with pytest.raises(UsageError, match="seed -1 is out of range"):
+        load(GenerateConfig, {"model": "m", "output": "o", "seed": -1})
 
 
 def test_a_class_named_twice_is_twice_as_frequent_and_a_sink_named_twice_is_one() -> None:

@@ -1,4 +1,4 @@
-"""The default: residual networks without normalisation, after R3GAN (Huang et al. 2024, section 4 and figure 3).
+"""The preset `r3`: residual networks without normalisation, after R3GAN (Huang et al. 2024, section 4 and figure 3).
 
 Shape letters: B batch, L latent numbers, C channels, H height, W width.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
@@ -13,6 +12,7 @@ from artgen.models.gans.dcgan import DcganDiscriminator, DcganGenerator
 from artgen.models.gans.mlp import MlpDiscriminator, MlpGenerator
 from artgen.models.gans.r3 import R3Discriminator, R3Generator
 from artgen.models.gans.spec import GanFacts
+from artgen.text import nearest
 
 _PAIRS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
     "mlp": (MlpGenerator, MlpDiscriminator),
@@ -41,9 +41,7 @@ def build_discriminator(facts: GanFacts, params: Mapping[str, Any]) -> nn.Module
 
 def _build(facts: GanFacts, which: int, params: Mapping[str, Any]) -> nn.Module:
     if facts.architecture not in _PAIRS:
-        near = get_close_matches(facts.architecture, names(), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"no GAN is called {facts.architecture!r}; {hint}known: {', '.join(names())}")
+        raise UsageError(f"no GAN is called {facts.architecture!r}; {nearest(facts.architecture, names())}")
     try:
         return _PAIRS[facts.architecture][which](facts, **params)
     except TypeError as error:

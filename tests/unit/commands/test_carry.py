@@ -17,7 +17,7 @@ def test_parts_of_units_without_rows_go_and_all_else_stays(tmp_path: Path) -> No
     for unit in ("0123abcd-000000", "0123abcd-000001.4-8", "89abcdef-000000"):
         for kind in (parquet, shards):
             sink = kind.open(str(tmp_path), unit)
-            sink.add("a.png", unit, png(1), row(unit))
+            sink.add("a.png", png(1), row(unit))
             sink.commit()
         if not unit.startswith("89"):
             manifest.write(str(tmp_path), unit, [row(unit, unit=unit)])
@@ -75,7 +75,7 @@ def test_an_error_that_ends_the_run_is_told_with_quiet_too(tmp_path: Path) -> No
     result = artgen_here("restore", source, tmp_path / "out", *IDENTITY, "--on-error", "stop", "--quiet")
     assert (result.returncode, result.stdout) == (1, "")
     assert "a.png" in result.stderr
-    assert "1 images are left: the same command goes on from here" in result.stderr
+    assert "1 image left: the same command goes on from here" in result.stderr
 
 
 def test_a_run_that_finds_only_failures_says_how_to_do_them_again(tmp_path: Path) -> None:

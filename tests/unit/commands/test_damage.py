@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests import pictures
 from tests.runs import artgen_here
@@ -37,3 +39,15 @@ def test_the_last_line_says_how_to_go_on(tmp_path: Path, flags: list[str], maske
     assert result.returncode == 0, result.stderr
     masks = f" --masks '{tmp_path}/o ut/masks'" if masked else ""
     assert result.stdout.endswith(f"to go on: artgen restore '{tmp_path}/o ut/images' RESTORED{masks}\n")
+
+
+def test_a_side_that_jpeg_cannot_hold_fails_alone(tmp_path: Path) -> None:
+    long = pictures.png(Image.new("L", (65_501, 1)))
+    source = pictures.write_folder(
+        tmp_path / "in", {"a-long.png": long, "b.png": pictures.png(pictures.picture(1))}
+    )
+    result = artgen_here("damage", source, tmp_path / "out", "--jpeg", "30")
+    assert result.returncode == 3, result.stderr
+    told = [json.loads(line) for line in (tmp_path / "out" / "damage.jsonl").read_text().splitlines()]
+    assert "JPEG holds at most 65500 pixels a side, and this is 65501x1" in told[0]["error"]
+    assert (tmp_path / "out" / "images" / "b.png").exists()

@@ -65,7 +65,7 @@ def test_ctrl_c_then_the_same_command(
     assert not (tmp_path / "out" / "damage.jsonl").exists()
     result = artgen_here("damage", source, tmp_path / "out", *FLAGS)
     assert result.returncode == 0, result.stderr
-    assert "2 of 5 images are already done" in result.stderr
+    assert "2 of 5 images already done" in result.stderr
     assert made == ["0.png", "1.png", "Ctrl-C", "2.png", "3.png", "4.png"]
     assert tree(tmp_path / "out") == undisturbed
     records = [json.loads(line) for line in (tmp_path / "out" / "damage.jsonl").read_text().splitlines()]
@@ -155,7 +155,7 @@ def test_the_second_of_two_finds_what_the_first_did(
     monkeypatch.setattr(damage, "only_driver", first_was_here)
     second = artgen_here("damage", source, tmp_path / "second", *FLAGS)
     assert second.returncode == 0, second.stderr
-    assert "2 of 5 images are already done" in second.stderr
+    assert "2 of 5 images already done" in second.stderr
     assert made == ["0.png", "1.png", "Ctrl-C", "2.png", "3.png", "4.png"]
 
 

@@ -114,7 +114,7 @@ def test_a_picture_that_leaves_a_peer_nothing_to_go_by(tmp_path: Path) -> None:
     for result, peer in zip(facts["results"], ("detect+linear", "cubic"), strict=True):
         assert result["scores"][peer] == result["scores"]["input"]
     told = artgen_here("evaluate", "restorer", "identity", source, "--damage", "missing=1").stdout
-    assert "cubic made nothing of 1 pictures" in told
+    assert "cubic made nothing of 1 picture," in told
 
 
 def test_a_peer_that_is_not_installed_is_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ def test_the_run_of_a_training_tells_its_step_and_its_last_report(tmp_path: Path
     lines = [
         {"time": time.time() - 90, "pictures": 5, "resumed_at": -1},
         {"time": time.time() - 60, "step": 300, "loss": 0.02125, "progress": 0.3},
-        {"time": time.time() - 50, "changed": {"seed": [0, 1]}},
+        {"time": time.time() - 50, "changed_settings": {"seed": [0, 1]}},
     ]
     log = "".join(json.dumps(line) + "\n" for line in lines)
     run = write_folder(tmp_path / "run", {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from artgen.errors import ImageTimeout, OutOfMemory, RestoreFailed, UnsupportedImage, UsageError
 from artgen.inference.forward import Forward
-from artgen.inference.restore import RestoreOptions, check, restore
+from artgen.inference.restore import RestoreOptions, check_model_fits, restore
 from tests.unit.inference.nets import Blur, Identity, Limited, Returns, ShowMask, restorer
 
 
@@ -52,7 +52,7 @@ def test_the_identity_model_reconstructs_every_image(
     options = RestoreOptions(
         tile=tile, overlap=None if overlap is None else min(overlap, tile // 2), ensemble=ensemble
     )
-    check(model, options, masks=False)
+    check_model_fits(model, options, masks=False)
     after = restore(before, None, Forward(model, batch=batch), options).pixels
     assert after.dtype == dtype
     assert np.array_equal(after, before.repeat(scale, 0).repeat(scale, 1))
@@ -241,11 +241,8 @@ def test_other_input_than_pictures_is_refused(pixels: np.ndarray, mask: np.ndarr
     ("options", "facts", "masks", "message"),
     [
         ({"tile": 8}, {"min_size": 9, "multiple": 8}, False, "--tile 8: test needs at least 16"),
-        ({"overlap": -1}, {}, False, "--overlap -1"),
         ({"overlap": 90, "tile": 100}, {}, False, "at most 75 with --tile 100"),
-        ({"strength": 1.5}, {}, False, "--strength 1.5"),
         ({}, {}, True, "test takes none"),
-        ({"keep_unmasked": True}, {"takes_mask": True}, False, "--keep-unmasked needs masks"),
         ({"keep_unmasked": True}, {"takes_mask": True, "scale": 2}, True, "enlarges 2 times"),
         ({"strength": 0.5}, {"scale": 4}, False, "--strength 0.5: test enlarges 4 times"),
     ],
@@ -254,7 +251,7 @@ def test_options_that_the_model_cannot_follow_are_refused_early(
     options: dict[str, Any], facts: dict[str, Any], masks: bool, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        check(restorer(Identity(), **facts), RestoreOptions(**options), masks)
+        check_model_fits(restorer(Identity(), **facts), RestoreOptions(**options), masks)
 
 
 def test_a_mask_for_a_model_without_masks_is_refused() -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from artgen.errors import RunError, UsageError
-from artgen.inference.sample import FORWARD_IMAGES, from_bytes, grid, latents, sample, to_bytes
+from artgen.errors import OutOfMemory, RunError, UsageError
+from artgen.inference import sample as sampling
+from artgen.inference.sample import FORWARD_IMAGES, between, from_bytes, grid, latents, sample, to_bytes
 from artgen.models.gans.registry import build_generator
 from artgen.models.gans.spec import GanFacts, Painter
 
@@ -89,6 +90,66 @@ def test_a_picture_that_is_not_finite_is_never_written_as_black():
     model.module.get_parameter("layers.0.weight")[0, 0] = float("nan")
     with pytest.raises(RunError, match="seed 12 is not finite"):
         sample(model, [12, 13])
+
+
+def limited(model: Painter, most: int, error: Exception) -> list[int]:
+    """The sizes of the passes that `model` is asked for; those of more than `most` pictures fail."""
+    sizes: list[int] = []
+
+    def check(_: object, given: tuple[torch.Tensor, ...]) -> None:
+        sizes.append(len(given[0]))
+        if sizes[-1] > most:
+            raise error
+
+    model.module.register_forward_pre_hook(check)
+    return sizes
+
+
+def test_where_memory_ends_an_accelerator_takes_half(monkeypatch):
+    model, seeds = painter(classes=("a", "b")), range(FORWARD_IMAGES + 5)
+    whole = sample(model, seeds)
+    sizes = limited(model, 8, torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    with pytest.raises(
+        OutOfMemory, match=r"the model 000000000000 \(r3\): no memory on cpu for 32 pictures of 36x28"
+    ):
+        sample(model, seeds)
+    monkeypatch.setattr(sampling, "ONE_SIZE", set())
+    sizes.clear()
+    found = sample(model, seeds)
+    assert sizes == [32, 16, *[8] * 5]
+    assert np.abs(found.astype(int) - whole).max() <= 4
+    limited(model, 0, RuntimeError("CUDNN_STATUS_ALLOC_FAILED"))
+    with pytest.raises(OutOfMemory, match="for 1 pictures"):
+        sample(model, seeds)
+
+
+def test_whatever_else_a_model_fails_with_names_it():
+    model = painter()
+    limited(model, 0, RuntimeError("device-side assert triggered"))
+    with pytest.raises(
+        RunError, match=r"the model 000000000000 \(r3\) failed on cpu: device-side assert"
+    ) as failed:
+        sample(model, [1])
+    assert not isinstance(failed.value, OutOfMemory)
+
+
+def test_the_way_between_two_latents_is_finite_even_from_nothing():
+    one, other = latents([1, 2], 16).split(1)
+    nothing = torch.zeros_like(one)
+    for first, last in (
+        (one, other),
+        (nothing, other),
+        (one, nothing),
+        (nothing, nothing),
+        (one, one),
+        (one, -one),
+    ):
+        way = [between(first, last, share) for share in (0.0, 0.25, 0.5, 1.0)]
+        assert all(z.isfinite().all() for z in way)
+        assert way[0] is first
+        assert way[3] is last
+    lengths = [between(one, other, share).norm().item() for share in (0.0, 0.5, 1.0)]
+    assert lengths[1] == pytest.approx((lengths[0] + lengths[2]) / 2)
 
 
 def test_bytes_survive_the_way_to_floats_and_back():

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from artgen.codecs.decode import Picture, decode
-from artgen.errors import ArtgenError, StorageError, UsageError
+from artgen.errors import ArtgenError, DecodeFailed, StorageError, UsageError
 from artgen.report import generated
 from tests.outputs import Output, encoded
 from tests.unit.report.test_page import HOSTILE, Outline
 
+Listed = Iterator[tuple[str, Callable[[], Picture]]]
 RUN: dict[str, Any] = {
     "config": {"model": "run", "output": "out", "seeds": "0-9", "classes": ["cat", "dog"], "truncation": 0.7, "grid": 0},
     "settings": {"command": "generate", "truncation": 0.7},
@@ -63,9 +64,12 @@ def test_of_many_some_are_drawn(output: Output) -> None:
 
 
 def test_the_nearest_training_pictures_are_found(output: Output) -> None:
-    def training() -> Iterator[tuple[str, Picture]]:
+    def training() -> Listed:
         for seed in (7, 3):
-            yield f"train/{seed}.png", decode(encoded(np.kron(colour(seed), np.ones((2, 2, 1), np.uint8))))
+            yield (
+                f"train/{seed}.png",
+                lambda seed=seed: decode(encoded(np.kron(colour(seed), np.ones((2, 2, 1), np.uint8)))),
+            )
 
     found = page(filled(output, 4), training=training)
     assert "2 training pictures" in found.text
@@ -75,9 +79,57 @@ def test_the_nearest_training_pictures_are_found(output: Output) -> None:
     assert len(pairs) == 8
 
 
+def test_mirrored_copies_are_found(output: Output) -> None:
+    def training() -> Listed:
+        yield "turned.png", lambda: decode(encoded(colour(2)[:, ::-1].copy()))
+
+    found = page(filled(output, 4), training=training)
+    assert "seed 2 · turned.png mirrored · distance 0." in found.text
+
+
+def test_of_a_large_training_set_those_looked_at_are_from_all_over_it(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generated, "MOST_TRAINING", 4)
+    asked: list[int] = []
+
+    def decoded(number: int) -> Picture:
+        asked.append(number)
+        if number == 4:
+            raise DecodeFailed("no picture")
+        return decode(encoded(colour(number)))
+
+    def training() -> Listed:
+        for number in range(10):
+            yield f"{number}.png", lambda number=number: decoded(number)
+
+    found = page(filled(output, 3), training=training)
+    assert asked == [2, 4, 7, 9]
+    assert "3 training pictures (spread over the listing of 10), as they are and mirrored" in found.text
+    asked.clear()
+    monkeypatch.setattr(generated, "MOST_TRAINING", 40)
+    assert (
+        "9 training pictures (spread" in page(output, training=training).text
+    )  # the broken one is told by the numbers
+    assert asked == list(range(10))
+
+
+def test_the_diversity_of_the_training_set_stands_beside_that_of_the_pictures(output: Output) -> None:
+    def training() -> Listed:
+        for number in range(10):
+            yield f"{number}.png", lambda: decode(encoded(np.full((28, 28, 3), 200, np.uint8)))
+
+    alone = page(filled(output, 4)).text
+    assert "training" not in alone
+    found = page(output, training=training).text
+    assert "4 generated pictures, median" in found
+    assert "4 training pictures, median 0.0" in found
+    assert "The same of training pictures 0.0" in " ".join(found.replace("0.0", " 0.0 ").split())
+
+
 @pytest.mark.parametrize("error", [StorageError("gone"), UsageError("there is nothing at")])
 def test_training_pictures_that_are_gone_cost_only_their_part(output: Output, error: ArtgenError) -> None:
-    def training() -> Iterator[tuple[str, Picture]]:
+    def training() -> Listed:
         raise error
         yield
 

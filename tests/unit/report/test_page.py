@@ -190,7 +190,7 @@ def test_pictures_in_parquet_and_shards_are_found(output: Output) -> None:
     rows = []
     for index, module in enumerate((parquet, shards)):
         sink = module.open(output.uri, UNIT)
-        where = sink.add(f"{index}.png", str(index), png(index, (60, 60)), row(str(index)))
+        where = sink.add(f"{index}.png", png(index, (60, 60)), row(str(index)))
         sink.commit()
         rows.append(row(str(index), output_uri=where))
     manifest.write(output.uri, UNIT, rows)

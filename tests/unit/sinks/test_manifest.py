@@ -11,13 +11,15 @@ import pytest
 from artgen.errors import StorageError
 from artgen.records import Row
 from artgen.sinks import manifest
+from artgen.storage import atomic, uri
+from artgen.storage.ledger import Ledger
 from tests.outputs import failed, files_below, row
 
 UNITS = [f"0123abcd-{index:06d}" for index in range(40)]
 
 
-def keys(output: Path, **options: object) -> list[str]:
-    batches = manifest.read(str(output), ["key"], **options)  # pyright: ignore[reportArgumentType]
+def keys(output: Path, damaged: list[str] | None = None) -> list[str]:
+    batches = manifest.read(str(output), ["key"], damaged=damaged)
     return [key for batch in batches for key in batch.column("key").to_pylist()]
 
 
@@ -43,11 +45,9 @@ def test_parts_stream_in_the_order_of_their_units(tmp_path: Path) -> None:
     stream.close()  # pyright: ignore[reportAttributeAccessIssue] (it is a generator: readers in flight are let go)
 
 
-def test_rows_are_filtered_by_status_and_counted(tmp_path: Path) -> None:
+def test_rows_are_counted_by_status(tmp_path: Path) -> None:
     manifest.write(str(tmp_path), UNITS[0], [row("a"), failed("b"), row("c")])
     manifest.write(str(tmp_path), UNITS[1], [failed("d")])
-    assert keys(tmp_path, status="failed") == ["b", "d"]
-    assert keys(tmp_path, status="ok") == ["a", "c"]
     assert manifest.totals(str(tmp_path)) == {"ok": 2, "failed": 2}
 
 
@@ -75,11 +75,41 @@ def test_a_part_that_loses_all_rows_is_gone_so_that_its_unit_is_not_taken_for_do
     assert manifest.drop(str(tmp_path), "0123abcd-000099", {"a"}) == 0
 
 
-def test_a_broken_part_says_which(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [b"", b"PAR1", b"PAR1 torn by a power cut", bytes(9000)])
+def test_a_torn_part_is_none(tmp_path: Path, left: bytes) -> None:
     manifest.write(str(tmp_path), UNITS[0], [row("a")])
-    (tmp_path / "manifest" / f"part-{UNITS[0]}.parquet").write_bytes(b"PAR1 torn")
-    with pytest.raises(StorageError, match=UNITS[0]):
+    manifest.write(str(tmp_path), UNITS[1], [row("b")])
+    (tmp_path / "manifest" / f"part-{UNITS[0]}.parquet").write_bytes(left)
+    assert keys(tmp_path) == ["b"]
+    ledger = Ledger(str(tmp_path))
+    assert (ledger.torn, ledger.units()) == ([UNITS[0]], [UNITS[1]])
+    assert ledger.missing(UNITS[0], 1) == [(0, 1)]
+
+
+def test_on_a_store_an_empty_part_is_none() -> None:
+    output = "memory://torn-part/out"
+    manifest.write(output, UNITS[0], [row("a")])
+    manifest.write(output, UNITS[1], [row("b")])
+    atomic.write(uri.join(output, f"manifest/part-{UNITS[0]}.parquet"), b"")
+    ledger = Ledger(output)
+    assert (ledger.torn, ledger.units()) == ([UNITS[0]], [UNITS[1]])
+
+
+def test_a_part_damaged_within_says_which_and_is_emptied_by_who_ends_a_run(tmp_path: Path) -> None:
+    for unit in UNITS[:2]:
+        manifest.write(str(tmp_path), unit, [row("a")])
+    part = tmp_path / "manifest" / f"part-{UNITS[0]}.parquet"
+    data = part.read_bytes()
+    part.write_bytes(data[:4] + bytes(len(data) - 12) + data[-8:])
+    with pytest.raises(StorageError, match=f"{UNITS[0]}.*run the command that made OUTPUT again"):
         keys(tmp_path)
+    damaged: list[str] = []
+    assert keys(tmp_path, damaged) == ["a"]
+    assert damaged == [UNITS[0]]
+    with pytest.raises(StorageError, match=r"1 parts .* run the same command again"):
+        manifest.totals(str(tmp_path))
+    assert Ledger(str(tmp_path)).torn == [UNITS[0]]
+    assert manifest.totals(str(tmp_path)) == {"ok": 1, "failed": 0}
 
 
 def test_writing_a_manifest_imports_neither_torch_nor_pandas_nor_datasets() -> None:

@@ -19,7 +19,7 @@ PART = f"parquet/part-{UNIT}.parquet"
 
 def write(output: Path, keys: list[str], unit: str = UNIT) -> list[str]:
     sink = parquet.open(str(output), unit)
-    where = [sink.add(f"{key}.png", key, png(index), row(key)) for index, key in enumerate(keys)]
+    where = [sink.add(f"{key}.png", png(index), row(key)) for index, key in enumerate(keys)]
     sink.commit()
     return where
 
@@ -38,7 +38,6 @@ def test_columns_state_the_written_picture_and_the_key_verbatim(tmp_path: Path) 
     sink = parquet.open(str(tmp_path), UNIT)
     sink.add(
         "new line.png",
-        "new\nline",
         png(1, (8, 6)),
         row("new\nline", output_width=8, output_height=6, notes="a note"),
     )
@@ -52,14 +51,14 @@ def test_columns_state_the_written_picture_and_the_key_verbatim(tmp_path: Path) 
 def test_the_same_pictures_make_the_same_bytes_whatever_the_time_they_took(tmp_path: Path) -> None:
     for folder, seconds in (("one", 1.0), ("two", 2.0)):
         sink = parquet.open(str(tmp_path / folder), UNIT)
-        sink.add("a.png", "a", png(1), row("a", seconds=seconds, attempts=int(seconds)))
+        sink.add("a.png", png(1), row("a", seconds=seconds, attempts=int(seconds)))
         sink.commit()
     assert files_below(tmp_path / "one") == files_below(tmp_path / "two")
 
 
 def test_nothing_is_seen_before_commit_nor_after_abort(tmp_path: Path) -> None:
     sink = parquet.open(str(tmp_path), UNIT)
-    sink.add("a.png", "a", png(1), row("a"))
+    sink.add("a.png", png(1), row("a"))
     assert not (tmp_path / PART).exists()
     sink.abort()
     assert files_below(tmp_path) == {}
@@ -74,7 +73,7 @@ def test_a_unit_without_pictures_removes_what_an_earlier_attempt_left(tmp_path: 
 def test_a_dropped_key_leaves_the_part_as_if_it_had_never_been_there(tmp_path: Path) -> None:
     sink = parquet.open(str(tmp_path / "without"), UNIT)
     for index in (0, 2):
-        sink.add(f"k{index}.png", f"k{index}", png(index), row(f"k{index}"))
+        sink.add(f"k{index}.png", png(index), row(f"k{index}"))
     sink.commit()
     write(tmp_path / "all", ["k0", "k1", "k2"])
     assert parquet.drop(str(tmp_path / "all"), UNIT, {"k1", "other"}) == 1
@@ -91,7 +90,7 @@ def test_memory_does_not_grow_with_the_unit(tmp_path: Path, monkeypatch: pytest.
     tracemalloc.start()
     sink = parquet.open(str(tmp_path), UNIT)
     for index in range(64):
-        sink.add(f"{index}.png", str(index), header + bytes(512 << 10), row(str(index)))
+        sink.add(f"{index}.png", header + bytes(512 << 10), row(str(index)))
     sink.commit()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -22,7 +22,7 @@ def name_of(key: str) -> str:
 
 def write(output: Path, keys: list[str]) -> list[str]:
     sink = shards.open(str(output), UNIT)
-    where = [sink.add(name_of(key), key, png(index), row(key)) for index, key in enumerate(keys)]
+    where = [sink.add(name_of(key), png(index), row(key)) for index, key in enumerate(keys)]
     sink.commit()
     return where
 
@@ -55,7 +55,7 @@ def test_the_sample_key_has_no_dot_and_tells_equal_stems_apart() -> None:
 
 def test_what_is_not_a_number_becomes_null(tmp_path: Path) -> None:
     sink = shards.open(str(tmp_path), UNIT)
-    sink.add("a.png", "a", png(1), row("a", noise_before=float("nan")))
+    sink.add("a.png", png(1), row("a", noise_before=float("nan")))
     sink.commit()
     with tarfile.open(tmp_path / SHARD) as tar:
         facts = json.loads(tar.extractfile(tar.getnames()[1]).read())  # pyright: ignore[reportOptionalMemberAccess]
@@ -70,7 +70,7 @@ def test_the_same_pictures_make_the_same_bytes(tmp_path: Path) -> None:
 
 def test_nothing_is_seen_before_commit_nor_after_abort(tmp_path: Path) -> None:
     sink = shards.open(str(tmp_path), UNIT)
-    sink.add("a.png", "a", png(1), row("a"))
+    sink.add("a.png", png(1), row("a"))
     assert not (tmp_path / SHARD).exists()
     sink.abort()
     assert files_below(tmp_path) == {}
@@ -85,7 +85,7 @@ def test_a_unit_without_pictures_removes_what_an_earlier_attempt_left(tmp_path: 
 def test_a_dropped_key_leaves_the_shard_as_if_it_had_never_been_there(tmp_path: Path) -> None:
     sink = shards.open(str(tmp_path / "without"), UNIT)
     for index in (0, 2, 3):
-        sink.add(name_of(KEYS[index]), KEYS[index], png(index), row(KEYS[index]))
+        sink.add(name_of(KEYS[index]), png(index), row(KEYS[index]))
     sink.commit()
     write(tmp_path / "all", KEYS)
     assert shards.drop(str(tmp_path / "all"), UNIT, {KEYS[1], "other"}) == 1

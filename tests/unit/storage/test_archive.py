@@ -229,6 +229,16 @@ def test_reader_says_what_is_wrong(tmp_path):
         assert len(reader.read(found["large.png"], max_bytes=2000)) == 2000
 
 
+def test_a_remote_file_whose_listing_told_no_size_is_bounded_too():
+    place = "memory://no-size/large.png"
+    atomic.write(place, bytes(2000))
+    source = Source(key="large.png", uri=place, kind="file", offset=0, size=-1)
+    with Reader() as reader:
+        with pytest.raises(SourceUnreadable, match="2000 bytes, more than the limit of 1999"):
+            reader.read(source, max_bytes=1999)
+        assert len(reader.read(source, max_bytes=2000)) == 2000
+
+
 def test_an_archive_that_changed_is_not_read_at_old_offsets(tmp_path):
     path = packs.tar(tmp_path / "a.tar", packs.bytes_of(2))
     (first, _) = sources(path)

@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from artgen.storage import scratch
@@ -66,6 +67,18 @@ def test_a_forked_process_has_its_own_and_leaves_its_parents(tmp_path: Path) -> 
     assert (first / "part").exists()
     parent.communicate("\n", timeout=30)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_this_machine_left_before_it_was_started_anew_goes_when_it_is_old(tmp_path: Path) -> None:
+    names = [f"artgen-0000000{n}-{os.getpid()}-0123abcd" for n in range(3)]
+    for name in names:
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub/part").write_bytes(b"half")
+    month = time.time() - 31 * 24 * 3600
+    for path in (*(tmp_path / names[0]).rglob("*"), tmp_path / names[0], tmp_path / names[1]):
+        os.utime(path, (month, month))
+    other(MAKE, tmp_path).communicate("", timeout=30)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names[1:]
 
 
 def test_only_folders_with_such_names_are_removed(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+import threading
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -15,9 +17,9 @@ from artgen.codecs.decode import decode
 from artgen.codecs.metadata import Metadata
 from artgen.codecs.picture import Picture
 from artgen.codecs.pool import GuardPool
-from artgen.errors import UsageError
+from artgen.errors import DecoderCrashed, ImageTimeout, UsageError
 from artgen.training import gan_data
-from artgen.training.data import stable_seed
+from artgen.training.data import epoch_order, stable_seed
 from artgen.training.gan_data import RealPictures, fitted, load_real
 from artgen.training.gan_recipe import GanRecipe
 
@@ -124,10 +126,10 @@ def test_a_batch_depends_on_its_position_alone_and_an_epoch_shows_every_picture_
 
 
 def test_the_order_of_an_epoch_is_drawn_once():
-    gan_data._order.cache_clear()
+    epoch_order.cache_clear()
     real, settings = numbered(1000), recipe(seed=5)
     batches = [real.batch(settings, first, 8) for first in range(0, 2000, 8)]
-    assert gan_data._order.cache_info().misses == 2
+    assert epoch_order.cache_info().misses == 2
     drawn = [np.random.default_rng(stable_seed(5, "epoch", epoch)).permutation(1000) for epoch in (0, 1)]
     shown = torch.cat([batch.labels for batch in batches if batch.labels is not None])
     assert shown.tolist() == (np.concatenate(drawn) % 256).tolist()
@@ -163,6 +165,41 @@ def test_data_that_memory_cannot_hold_is_refused_once_its_size_is_known(data, mo
     for left in (15_120, None):
         monkeypatch.setattr(gan_data, "available_bytes", lambda left=left: left)
         assert load_real(str(data), recipe()).pixels_NCHW.shape == (4, 3, 28, 36)
+
+
+@pytest.mark.parametrize("error", [DecoderCrashed, ImageTimeout])
+@pytest.mark.parametrize("which", ["cats/1.png", "dogs/1.png"])  # before the size is known, and among others
+def test_a_decoder_that_failed_is_asked_once_more_and_alone(error, which, data, monkeypatch):
+    decode, lock, bad = GuardPool.decode, threading.Lock(), (data / which).read_bytes()
+    asked, under_way, alone = 0, 0, []
+
+    def failing(self, content):
+        nonlocal asked, under_way
+        with lock:
+            under_way += 1
+            asked += content == bad
+            alone.append(under_way == 1) if content == bad else None
+        try:
+            if content == bad and asked <= failures:
+                raise error("no memory, say")
+            time.sleep(0.02)
+            return decode(self, content)
+        finally:
+            with lock:
+                under_way -= 1
+
+    monkeypatch.setattr(GuardPool, "decode", failing)
+    failures = 0
+    whole = load_real(str(data), recipe(), threads=3)
+    asked, alone, failures = 0, [], 1
+    again = load_real(str(data), recipe(), threads=3)
+    assert (asked, alone[-1]) == (2, True)
+    assert torch.equal(again.pixels_NCHW, whole.pixels_NCHW)
+    assert (again.listing, again.unusable) == (whole.listing, {})
+    asked, failures = 0, 9
+    fewer = load_real(str(data), recipe(), threads=3)
+    assert (asked, list(fewer.unusable)) == (2, [which])
+    assert fewer.listing != whole.listing, "of what was kept"
 
 
 def test_pictures_are_held_once(tmp_path):

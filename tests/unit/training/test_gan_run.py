@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_a_run_leaves_a_model_a_log_grids_and_what_became_of_the_data(data, tmp_
     assert (painter.facts.height, painter.facts.width, painter.facts.classes) == (28, 32, ("a", "b"))
     assert sample(painter, [3]).shape == (1, 28, 32, 1)
     told = json.loads((run / "data.json").read_text())
-    assert told["pictures"] == 5
+    assert told["images"] == 5
     assert list(told["unusable"]) == ["a/broken.png"]
     assert sorted(p.name for p in run.glob("*.png")) == ["fakes-000000.png", "reals.png"]
     with Image.open(run / "interpolation.gif") as film:
@@ -182,6 +183,23 @@ def test_steps_that_are_not_finite_change_nothing_and_many_end_the_run():
     assert all(torch.equal(before[key], value) for key, value in gan_ranks.weights_of(state).items())
 
 
+def test_one_pass_that_is_not_finite_leaves_running_statistics_as_they_were():
+    state, real = gan_ranks.start(gan_ranks.DCGAN)
+    reals, told = partial(real.batch, gan_ranks.DCGAN), []
+    run = partial(train, state, reals, 8, report=told.append, look=lambda _: None, save=lambda _: None)
+    run(replace(gan_ranks.DCGAN, images=16))
+    before = {key: value.clone() for key, value in gan_ranks.weights_of(state).items()}
+    assert any("running_var" in key for key in before)
+    hook = state.generator.register_forward_pre_hook(lambda _, given: (given[0] * math.inf, *given[1:]))
+    run(replace(gan_ranks.DCGAN, images=24, report_steps=1))
+    hook.remove()
+    assert told[-1]["skipped"] == 1
+    assert all(torch.equal(before[key], value) for key, value in gan_ranks.weights_of(state).items())
+    run(replace(gan_ranks.DCGAN, images=32, report_steps=1))
+    assert told[-1]["skipped"] == 0
+    assert all(value.isfinite().all() for value in gan_ranks.weights_of(state).values())
+
+
 def test_the_default_game_is_learnt():
     # A picture that is all light or all dark: the generator must find both.
     settings = recipe(
@@ -232,13 +250,26 @@ def test_a_run_that_goes_on_with_something_else_says_so(data, tmp_path, caplog):
     (changed,) = [line["changed_settings"] for line in read_log(run) if "changed_settings" in line]
     listed = changed.pop("DATA")
     assert changed == {"seed": [0, 1], "gamma": [5.0, 2.0], "game": ["relativistic", "bce"]}
-    assert [text.partition(" (listing")[0] for text in listed] == [
-        f"{count} pictures of {data}" for count in (5, 6)
-    ]
+    assert [text.partition(" (listing")[0] for text in listed] == [f"{count} images of {data}" for count in (5, 6)]
     caplog.clear()
     moved = str(shutil.copytree(data, tmp_path / "moved"))
     train_gan(moved, run, replace(settings, images=16, seed=1, gamma=2.0, game="bce"))
     assert "with other settings" not in caplog.text, "the same pictures at another place"
+
+
+def test_a_run_whose_pictures_have_other_labels_says_so(data, tmp_path, caplog):
+    run, settings, keys = (
+        str(tmp_path / "run"),
+        recipe(images=4, **MLP),
+        ("a/1.png", "a/2.png", "b/1.png", "b/2.png", "b/3.png"),
+    )
+    table = Path(data) / "metadata.csv"
+    for images, of_x in ((4, 2), (8, 3)):
+        caplog.clear()
+        rows = [f"{key},{'x' if number < of_x else 'y'}\n" for number, key in enumerate(keys)]
+        table.write_text("file_name,label\n" + "".join(rows))
+        train_gan(data, run, replace(settings, images=images))
+    assert "with other settings than so far: DATA '5 images of " in caplog.text
 
 
 def test_another_batch_is_refused(data, tmp_path):

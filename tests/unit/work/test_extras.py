@@ -10,10 +10,21 @@ import pytest
 from PIL import Image
 
 from artgen.config import GenerateConfig
+from artgen.inference.sample import sample
 from artgen.models.gans.weights import load_painter
 from artgen.work import extras
 from artgen.work.generation import GenerateJob
 from tests.generators import write_run
+
+
+@pytest.mark.parametrize("truncation", [0.0, 0.5])
+def test_frames_are_truncated_after_the_way_was_laid_out(tmp_path: Path, truncation: float) -> None:
+    painter = load_painter(str(write_run(tmp_path / "run")))
+    job = GenerateJob("m", painter.sha256, (0, 1, 2), truncation)
+    found = list(extras.frames((4, 7), 5, painter, job))
+    for frame, seed in ((0, 4), (-1, 7)):
+        assert np.array_equal(found[frame], sample(painter, [seed], [1], truncation)[0])
+    assert any(not np.array_equal(frame, found[0]) for frame in found) == (truncation > 0)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

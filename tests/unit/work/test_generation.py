@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from artgen.codecs.decode import decode
-from artgen.errors import RunError
+from artgen.errors import OutOfMemory, RunError
 from artgen.inference.sample import sample
 from artgen.models.gans.spec import Painter
 from artgen.models.gans.weights import load_painter
@@ -90,6 +91,29 @@ def test_a_stopped_maker_ends_soon(painter: Painter) -> None:
     maker.stop()
     with pytest.raises(RunError, match="ending"):
         maker.make(seed_entries(Seeds.parse("1"), ".png", 32)[0])
+    maker.close()
+
+
+def test_a_pass_that_failed_is_made_anew_for_whoever_asks_next(painter: Painter) -> None:
+    maker = Generation(GenerateJob("models/mine", painter.sha256, (0, 1, 2)), painter)
+    entries = seed_entries(Seeds.parse("1,2"), ".png", 32)
+    errors: list[Exception] = [
+        RuntimeError("CUDA error: unspecified launch failure"),
+        torch.OutOfMemoryError("out of memory"),
+    ]
+
+    def fail(*_: object) -> None:
+        if errors:
+            raise errors.pop()
+
+    hook = painter.module.register_forward_pre_hook(fail)
+    with pytest.raises(OutOfMemory, match=r"^models/mine: .* no memory on cpu"):
+        maker.make(entries[0])
+    with pytest.raises(RunError, match=r"^models/mine: .* failed on cpu: CUDA error"):
+        maker.make(entries[1])
+    assert not maker._passes
+    assert maker.make(entries[0]).data == made(painter, entries)[0].data
+    hook.remove()
     maker.close()
 
 

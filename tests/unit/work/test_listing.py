@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 from artgen.records import Source
@@ -19,6 +20,11 @@ def masks_of(keys: list[str], masks: list[str]) -> dict[str, str | None]:
         found = {entry.source.key: entry.mask and entry.mask.key for entry in listed.entries(".png")}
         assert listed.masked == sum(mask is not None for mask in found.values())
     return found
+
+
+def test_accents_apart_from_their_letters_are_the_same_name() -> None:
+    apart, together = unicodedata.normalize("NFD", "Café.jpg"), unicodedata.normalize("NFC", "Café.png")
+    assert masks_of([apart], [together]) == {apart: together}
 
 
 def test_a_mask_has_the_path_of_its_image_or_differs_in_the_extension_alone() -> None:

@@ -49,5 +49,5 @@ def test_a_run_that_lost_its_lease_writes_no_more(tmp_path: Path, monkeypatch: p
     atomic.write(f"{OUTPUT}/_artgen/lock-000002", json.dumps({**OTHERS, "ended": True}).encode())
     result = artgen_here(*command, *flags)
     assert result.returncode == 0, result.stderr
-    assert "1 of 3 images are already done" in result.stderr
+    assert "1 of 3 images already done" in result.stderr
     uris.remove("memory://lock-lost-test")

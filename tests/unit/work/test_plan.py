@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from artgen.errors import UsageError
+from artgen.errors import StorageError, UsageError
 from artgen.records import Row, Source
 from artgen.sinks import manifest
 from artgen.storage.ledger import Ledger
@@ -182,3 +182,60 @@ def test_units_grow_with_the_archive() -> None:
 )
 def test_stem(key: str, expected: str) -> None:
     assert stem(key) == expected
+
+
+@pytest.mark.parametrize("left", [b"", b"PAR1 torn", None])
+def test_what_a_power_cut_tore_is_done_anew_also_of_an_earlier_plan(tmp_path: Path, left: bytes | None) -> None:
+    """None: torn within, which shows only to whoever reads the rows."""
+    commit(prepare(tmp_path, sources(6)))
+    commit(prepare(tmp_path, sources(9)))
+    first = sorted((tmp_path / "manifest").iterdir(), key=lambda part: part.stat().st_mtime_ns)[0]
+    data = first.read_bytes()
+    first.write_bytes(data[:4] + bytes(len(data) - 12) + data[-8:] if left is None else left)
+    if left is None:
+        with pytest.raises(StorageError, match="same command again"):
+            manifest.totals(str(tmp_path))
+    said: list[str] = []
+    plan = prepare(tmp_path, sources(9), say=said.append)
+    assert keys(plan) == [source.key for source in sources(3)]
+    assert said == [f"1 part of the manifest cannot be read, such as {first.name}: 1 unit will be done anew"]
+    commit(plan)
+    assert manifest.totals(str(tmp_path)) == {"ok": 9, "failed": 0}
+    assert list(prepare(tmp_path, sources(9), say=said.append).pending(Ledger(str(tmp_path)))) == []
+    assert len(said) == 1
+
+
+def test_a_part_damaged_within_is_done_anew_when_rows_are_read(tmp_path: Path) -> None:
+    commit(prepare(tmp_path, sources(6)))
+    part = min((tmp_path / "manifest").iterdir())
+    data = part.read_bytes()
+    part.write_bytes(data[:4] + bytes(len(data) - 12) + data[-8:])
+    commit(prepare(tmp_path, sources(9)))
+    assert manifest.totals(str(tmp_path)) == {"ok": 9, "failed": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("current.json", "_artgen/current.json"),
+        ("settings.json", "with the settings"),
+        ("plan-*/plan.json", "plans anew"),
+    ],
+)
+@pytest.mark.parametrize("left", [b"", b"null", b'{"pl'])
+def test_a_broken_file_of_the_plan_is_named_with_the_fix(tmp_path: Path, name: str, fix: str, left: bytes) -> None:
+    commit(prepare(tmp_path, sources(4)), most=1)
+    (broken,) = (tmp_path / "_artgen").glob(name)
+    broken.write_bytes(left)
+    with pytest.raises(StorageError, match=f"{broken.name}.*{fix}"):
+        prepare(tmp_path, sources(4))
+    broken.unlink()
+    (tmp_path / "_artgen/current.json").unlink(missing_ok=True)
+    assert keys(prepare(tmp_path, sources(4))) == [sources(4)[3].key]
+
+
+def test_a_broken_file_of_units_is_named_with_the_fix(tmp_path: Path) -> None:
+    plan = prepare(tmp_path, sources(4))
+    (tmp_path / "_artgen" / f"plan-{plan.hash}" / "units-00000.parquet").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"units-00000\.parquet.*_artgen/current\.json"):
+        PlanReader(plan.folder).load(next(plan.refs()))

@@ -14,6 +14,7 @@ from artgen.errors import RunError
 from artgen.inference.restore import RestoreOptions
 from artgen.models.weights import load
 from artgen.records import Entry, Source
+from artgen.storage import archive
 from artgen.work import restoration
 from artgen.work.restoration import Restoration, RestoreJob
 from artgen.work.unit import Made
@@ -109,7 +110,7 @@ def test_the_time_that_an_image_waits_for_others_is_not_its_own(guards: GuardPoo
 
 def test_a_file_larger_than_any_picture_is_not_read(guards: GuardPool, tmp_path: Path) -> None:
     with (tmp_path / "x.png").open("wb") as file:
-        file.truncate(restoration.MAX_BYTES + 1)
+        file.truncate(archive.MAX_BYTES + 1)
     row = maker(guards).make(Entry(Source("x.png", str(tmp_path / "x.png"), "file"), "x.png")).row
     assert row.error_type == "SourceUnreadable"
     assert "more than the limit" in (row.error_message or "")

@@ -1,15 +1,17 @@
-"""Words and numbers as the page writes them."""
+"""Words and numbers as messages and the page write them."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
+from difflib import get_close_matches
 
 
 def visible(text: str) -> str:
     """A name as one visible line: control characters as their pictures (␊), others that hide or reorder as \\u....
 
-    A name can hold newlines, tabs and marks that turn the direction of writing; the page must show them.
+    A name can hold newlines, tabs and marks that turn the direction of writing; it must be seen whole.
     """
     return "".join(_visible(character) for character in text)
 
@@ -33,6 +35,12 @@ def count(number: int) -> str:
 def plural(number: int, noun: str, nouns: str | None = None) -> str:
     """`1 picture`, `2,000 pictures`."""
     return f"{count(number)} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def nearest(name: str, known: Sequence[str], otherwise: str | None = None) -> str:
+    """The end of a message on a name that is not known: which one it may have meant; else `otherwise`, or all that are known."""
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise or f"known: {', '.join(known)}"
 
 
 def measure(value: float | None) -> str:

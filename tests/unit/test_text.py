@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from artgen.report import text
+from artgen import text
 
 
 @pytest.mark.parametrize(
