@@ -5,10 +5,13 @@
 1. Plans listings of 10^4 to 10^6 entries (10^7 with --large; half a gigabyte of temporary files): time and peak memory, each
    in a fresh process. Memory must be flat and time linear: the script says whether they are.
 2. Resumes ledgers of 10^2 to 10^5 parts in a store that takes 100 ms for a page of 1,000 names, as S3 does:
-   from the ledger to the first unit.
-3. Simulates 1 to 1,000 GPUs over 10^6 and 10^9 images with stragglers, preemption and a bounded object store.
+   from the ledger to the first unit. A run looks twice: when it plans, and when it starts.
+3. Measures what an image costs one core of this machine, reading to commit (photographs of 768x512, the shipped model).
+4. Simulates 1 to 1,000 of these cores, and of GPUs, over 10^6 and 10^9 images with stragglers, preemption and a bounded
+   object store.
 
---megapixels: of an image. --gpu-rate: megapixels a second of one GPU with the model (measure it: bench/gpu.py).
+--megapixels: of an image on a GPU. --gpu-rate: megapixels a second of one GPU with the model, an estimate unless you have
+measured it (bench/gpu.py).
 --store-rate: images a second that the store serves (one GET and one PUT each; S3 gives 3,500 PUT/s for each prefix).
 """
 
@@ -29,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from fsspec import AbstractFileSystem, register_implementation
+from measure import photographs, run
 
 from artgen.records import Source
 from artgen.storage.ledger import Ledger
@@ -97,7 +101,7 @@ class PagedStore(AbstractFileSystem):
             time.sleep(PAGE_S)
             last = min(first + PAGE_NAMES, self.parts)
             names += [f"{path}/part-{self.plan}-{n:06d}.parquet" for n in range(first, last)]
-        return [{"name": name, "size": 1, "type": "file"} for name in names] if detail else names
+        return [{"name": name, "size": 4096, "type": "file"} for name in names] if detail else names
 
 
 def resuming(sizes: list[int]) -> None:
@@ -108,6 +112,7 @@ def resuming(sizes: list[int]) -> None:
         PagedStore.parts = units - units // 10
         plan = Plan("paged://out", PagedStore.plan * 2, units * 16, 0, 16, "", {})
         began = time.perf_counter()
+        Ledger("paged://out")
         ledger = Ledger("paged://out")
         listed_s = time.perf_counter() - began
         refs = list(plan.pending(ledger))
@@ -123,12 +128,23 @@ def resuming(sizes: list[int]) -> None:
     )
 
 
+def core_rate(images: int = 12) -> float:
+    """Images a second of one core, from the difference of two runs of one thread, so that starting is not in it."""
+    with tempfile.TemporaryDirectory(prefix="artgen-scale-") as name:
+        cpu_s = []
+        for count in (images, 2 * images):
+            source = photographs(Path(name) / f"in-{count}", count)
+            words = [str(source), f"{name}/out-{count}", "--engine", "local", "--workers", "1", "--quiet"]
+            cpu_s.append(run([sys.executable, "-m", "artgen", "restore", *words], {"OMP_NUM_THREADS": "1"}).cpu_s)
+    return images / (cpu_s[1] - cpu_s[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """gpus of `rate` images a second each; a store of `store_rate`; a share of units that take `slow` times as long; and
-    preemptions an hour for each GPU, after which it is away for `away_s` and its unit is done again."""
+    """workers (GPUs, or cores) of `rate` images a second each; a store of `store_rate`; a share of units that take `slow`
+    times as long; and preemptions an hour for each worker, after which it is away for `away_s` and its unit is done again."""
 
-    gpus: int
+    workers: int
     rate: float
     store_rate: float
     slow_share: float = 0.01
@@ -145,15 +161,15 @@ class Outcome:
 
 
 def simulate(images: int, cluster: Cluster, seed: int) -> Outcome:
-    """Units go to whichever GPU is free next; what a preempted GPU had in work goes back to the queue."""
+    """Units go to whichever worker is free next; what a preempted one had in work goes back to the queue."""
     rng = random.Random(seed)
     unit = plans.default_unit_images(images)
-    rate = min(cluster.rate, cluster.store_rate / cluster.gpus)
+    rate = min(cluster.rate, cluster.store_rate / cluster.workers)
     per_second = cluster.preemptions_per_hour / 3600
-    free = [(0.0, gpu) for gpu in range(cluster.gpus)]
+    free = [(0.0, worker) for worker in range(cluster.workers)]
     left, ended, redone, preempted = -(-images // unit), 0.0, 0, 0
     while left:
-        at, gpu = heapq.heappop(free)
+        at, worker = heapq.heappop(free)
         needed = (
             unit / rate * rng.lognormvariate(0, 0.1) * (cluster.slow if rng.random() < cluster.slow_share else 1)
         )
@@ -161,29 +177,31 @@ def simulate(images: int, cluster: Cluster, seed: int) -> Outcome:
         if until_lost < needed:
             redone += int(unit * until_lost / needed)
             preempted += 1
-            heapq.heappush(free, (at + until_lost + cluster.away_s, gpu))
+            heapq.heappush(free, (at + until_lost + cluster.away_s, worker))
             continue
         left -= 1
         ended = max(ended, at + needed)
-        heapq.heappush(free, (at + needed, gpu))
+        heapq.heappush(free, (at + needed, worker))
     return Outcome(ended, redone, preempted)
 
 
-def schedule(rate: float, store_rate: float) -> None:
+def schedule(kind: str, rate: float, store_rate: float) -> None:
+    """kind: of worker, in the plural; rate: images a second of one."""
     for images in (10**6, 10**9):
         unit = plans.default_unit_images(images)
         print(
-            f"\n{images:,} images in units of {unit:,}, {rate:,.0f} images/s a GPU, the store at most {store_rate:,.0f}/s"
+            f"\n{images:,} images in units of {unit:,}, {rate:,.3g} images/s for each of the {kind}, the store at most "
+            f"{store_rate:,.0f}/s"
         )
         print(
-            f"{'GPUs':>6}{'hours':>10}{'ideal':>10}{'efficiency':>12}{'images/s':>11}{'redone %':>10}{'lost GPUs':>11}  bound by"
+            f"{kind:>6}{'hours':>10}{'ideal':>10}{'efficiency':>12}{'images/s':>11}{'redone %':>10}{'lost':>11}  bound by"
         )
-        for gpus in (1, 3, 10, 30, 100, 300, 1000):
-            found = simulate(images, Cluster(gpus, rate, store_rate), seed=gpus)
-            ideal_s = images / min(rate * gpus, store_rate)
-            bound = "the store" if rate * gpus > store_rate else "GPUs"
+        for workers in (1, 3, 10, 30, 100, 300, 1000):
+            found = simulate(images, Cluster(workers, rate, store_rate), seed=workers)
+            ideal_s = images / min(rate * workers, store_rate)
+            bound = "the store" if rate * workers > store_rate else kind
             print(
-                f"{gpus:6}{found.seconds / 3600:10.2f}{ideal_s / 3600:10.2f}{ideal_s / found.seconds:12.0%}"
+                f"{workers:6}{found.seconds / 3600:10.2f}{ideal_s / 3600:10.2f}{ideal_s / found.seconds:12.0%}"
                 f"{images / found.seconds:11,.0f}{100 * found.redone / images:10.2f}{found.preempted:11,}  {bound}"
             )
 
@@ -201,7 +219,8 @@ def main() -> None:
         return
     planning([10**4, 10**5, 10**6] + ([10**7] if args.large else []))
     resuming([10**2, 10**3, 10**4, 10**5])
-    schedule(args.gpu_rate / args.megapixels, args.store_rate)
+    schedule("cores", core_rate(), args.store_rate)
+    schedule("GPUs", args.gpu_rate / args.megapixels, args.store_rate)
 
 
 if __name__ == "__main__":
