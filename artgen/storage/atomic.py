@@ -99,12 +99,18 @@ def sweep(folder_uri: str, options: uris.Options | None = None, older_than_s: fl
 
     Local: temporary files of processes of this machine that are gone, and any that have not been written to for
     `older_than_s` seconds; links are not followed. S3: uploads in parts that began so long ago, as far as the store lets
-    us. Other stores forget theirs by themselves.
+    us (other stores forget theirs by themselves). Stores: what `check_writable` left in `_artgen`.
     """
     before = time.time() - older_than_s
+    if uris.is_local(folder_uri):
+        return _sweep_files(uris.local_path(folder_uri), before)
+    probes = uris.join(folder_uri, "_artgen")
+    left = [name for name in uris.names(probes, options) if name.startswith(PREFIX) and name.endswith(".tmp")]
+    for name in left:
+        uris.remove(uris.join(probes, name), options)
     if uris.scheme(folder_uri) in ("s3", "s3a"):
-        return s3_uploads.abort(*uris.filesystem(folder_uri, options), before)
-    return _sweep_files(uris.local_path(folder_uri), before) if uris.is_local(folder_uri) else 0
+        return len(left) + s3_uploads.abort(*uris.filesystem(folder_uri, options), before)
+    return len(left)
 
 
 def _sweep_files(top: str, before: float) -> int:
@@ -124,15 +130,12 @@ def check_writable(folder_uri: str, options: uris.Options | None = None) -> None
     """Makes the folder and writes and removes one small file in it. Raises UsageError when that fails, so
     that a run with an OUTPUT it cannot write to ends before it starts.
     """
-    probe = uris.join(folder_uri, f"{PREFIX}{secrets.token_hex(8)}.tmp")
+    probe = uris.join(folder_uri, _temporary_name())
     try:
         write(probe, b"artgen", options)
-        if uris.is_local(probe):
-            os.unlink(uris.local_path(probe))
-        else:
-            fs, path = uris.filesystem(probe, options)
-            with explained(probe):
-                fs.rm_file(path)
+        fs, path = uris.filesystem(probe, options)
+        with explained(probe), suppress(FileNotFoundError):  # another run swept it
+            fs.rm_file(path)
     except (StorageError, OSError) as error:
         raise UsageError(f"OUTPUT {uris.shown(folder_uri)!r} cannot be written to: {error}") from error
 
@@ -144,10 +147,15 @@ def _owner_is_gone(name: str) -> bool:
     return pid.isdigit() and is_gone(host, int(pid))
 
 
+def _temporary_name() -> str:
+    """Says whose it is, so that `sweep` knows whether its owner still runs."""
+    return f"{PREFIX}{this_host()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
+
+
 def _create_beside(path: str) -> tuple[str, int]:
     """A temporary file that only its owner can read, and the mode that it gets when it is published."""
     folder = os.path.dirname(path)
-    spool = os.path.join(folder, f"{PREFIX}{this_host()}-{os.getpid()}-{secrets.token_hex(8)}.tmp")
+    spool = os.path.join(folder, _temporary_name())
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
     try:
         fd = os.open(spool, flags, 0o666)  # unlike mkstemp's, its mode follows the umask

@@ -137,7 +137,10 @@ def exists(uri: str, options: Options | None = None) -> bool:
 
 
 def shown(uri: str) -> str:
-    """`uri` fit for a message: user names, passwords and signed query strings left out, also of `zip://a::https://...`."""
+    """`uri` fit for a message: user names, passwords and signed query strings left out, also of `zip://a::https://...`.
+
+    In a bucket `?` is a letter of a name or a pattern, and `container@account` an address; only `key:secret@` goes.
+    """
     outer, chain, inner = uri.partition("::")
     if chain and "://" in inner:
         return f"{shown(outer)}::{shown(inner)}"
@@ -145,7 +148,10 @@ def shown(uri: str) -> str:
         return uri
     head, _, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
-    return f"{head}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+    user, at, place = host.rpartition("@")
+    if scheme(uri).lower() in _EXTRAS:
+        return f"{head}://{place if ':' in user else user + at + place}{slash}{path}"
+    return f"{head}://{place}{slash}{path.partition('?')[0]}"
 
 
 def options_for(place: str, options: Options | None, others: Iterable[str]) -> Options | None:
