@@ -107,7 +107,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the driver learns of a finished unit: counts, never pixels."""
+    """What the driver learns of a finished unit: counts, never pixels. reasons: failed images by `error_type`."""
 
     unit: str
     images: int
@@ -117,3 +117,4 @@ class Outcome:
     output_bytes: int
     seconds: float
     first_failures: tuple[tuple[str, str], ...] = ()
+    reasons: tuple[tuple[str, int], ...] = ()

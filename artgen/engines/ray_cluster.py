@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 import grpc
 import ray
+from ray._private import utils as ray_utils
 from ray._private import worker as ray_driver
 from ray._private.grpc_utils import init_grpc_channel
 from ray.util.client import ray as client
@@ -195,19 +197,22 @@ def _quiet() -> Iterator[None]:
     """Around ray.init: artgen's handler of SIGTERM stays, and what Ray would print beside our own lines is left to its logs.
 
     Ray prints deaths of workers on stdout, where --json promises one object and nothing else; and its core writes to
-    stderr that it was told to write less, past everything that Python could catch.
+    stderr that it was told to write less, past everything that Python could catch. The command line, which may hold storage
+    options, would be shown to everybody on the cluster as the job's entrypoint: it is told the name of the command alone.
     """
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray_driver._worker_logs_enabled = False
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
-    kept = os.dup(2)
+    kept, entrypoint = os.dup(2), ray_utils.get_entrypoint_name
+    ray_utils.get_entrypoint_name = lambda: " ".join(["artgen", *sys.argv[1:2]])
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
+        ray_utils.get_entrypoint_name = entrypoint
         os.dup2(kept, 2)
         os.close(kept)
         if in_main:

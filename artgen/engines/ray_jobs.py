@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any, Literal
 
+import aiohttp
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import artgen
@@ -54,10 +55,11 @@ def submit(
         return 0
     console.say(f"job {job} is submitted; {hint}")
     try:
-        asyncio.run(_follow(client, job))
-        code, status = _ended(client, job)
-    except KeyboardInterrupt:
-        return _interrupted(client, job, interrupt, hint, console)
+        try:
+            asyncio.run(_follow(client, job))
+            code, status = _ended(client, job)
+        except KeyboardInterrupt:
+            return _interrupted(client, job, interrupt, hint, console)
     except (RuntimeError, OSError) as error:
         raise RunError(
             f"the jobs server {config.address} was lost ({_line(error)}); the job may go on: {hint}"
@@ -149,7 +151,7 @@ async def _follow(client: JobSubmissionClient, job: str) -> None:
         async for text in client.tail_job_logs(job):
             sys.stderr.write(text)
             sys.stderr.flush()
-    except RuntimeError as error:
+    except (RuntimeError, aiohttp.ClientError) as error:
         sys.stderr.write(f"artgen: the log stream broke off ({_line(error)}); waiting for the end of the job\n")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,8 +16,8 @@ from ray.exceptions import RayError
 
 from artgen.engines import ray_cluster, ray_isolation
 from artgen.engines.ray_isolation import Task
-from artgen.engines.ray_metrics import Remaining
-from artgen.engines.ray_worker import Answer, Orders, Worker
+from artgen.engines.ray_metrics import Progress
+from artgen.engines.ray_worker import Answer, Orders, Sealed, Worker
 from artgen.errors import RunError
 from artgen.records import Outcome
 from artgen.sinks import manifest
@@ -30,9 +30,9 @@ from artgen.work.plan import PlanReader, UnitRef
 if TYPE_CHECKING:
     from artgen.work.unit import Publish
 
-# A run ends with a RunError when so many images have killed their workers (then the machines are to blame), ...
+# A run ends with a RunError when more images than these have killed their workers (then the machines are to blame), ...
 MOST_DIED = 100
-# ... when a first pass of at least so many units ends without one done, ...
+# ... when a first pass of at least so many units ends without one done, and none was ever done in this OUTPUT, ...
 FEWEST_UNITS = 8
 # ... or when so many passes in a row broke off without one done (no machine, no room, the cluster gone).
 MOST_BROKEN = 3
@@ -40,6 +40,9 @@ MOST_BROKEN = 3
 MOST_STILLBORN = 16
 # A pass breaks off when nothing is done for this time, and this for each image of a unit, beside --image-timeout.
 STALL_S, STALL_IMAGE_S = 120.0, 10.0
+# Units of a pipeline: Ray Data makes a block of each (some ms) before the first actor starts. More for more actors, so
+# that few of them wait at the end of each.
+UNITS_AT_ONCE, UNITS_FOR_ACTOR = 1024, 16
 _RAY_ERRORS = (RayError, ExecutionTimeoutError, SystemException, ConnectionError)
 
 
@@ -50,9 +53,26 @@ def passes(
 
     grows: of the cluster, as of ray_cluster.pool. Raises RunError.
     """
-    alone, broken, died = False, 0, 0
+    progress = Progress(sum(task.ref.images for task in tasks))
+    actors = ray_cluster.pool(workers, orders.job.device, ray.nodes(), grows=grows).least
+    at_once, died = max(UNITS_AT_ONCE, UNITS_FOR_ACTOR * actors), 0
+    for start in range(0, len(tasks), at_once):
+        later = sum(task.ref.images for task in tasks[start + at_once :])
+        died = yield from _until_done(
+            tasks[start : start + at_once], orders, workers, grows, worker_class, progress, later=later, died=died
+        )
+
+
+def _until_done(
+    tasks: list[Task], orders: Orders, workers: str, grows: bool, worker_class: type[Worker], progress: Progress, *,
+    later: int, died: int,
+) -> Generator[Outcome | str, None, int]:  # fmt: skip
+    """Passes until these tasks are committed; returns how many images have killed their workers, of `died` before.
+
+    later: images of the run that are not in these tasks.
+    """
+    alone, broken = False, 0
     crashes: dict[str, str] = {}
-    remaining = Remaining(sum(task.ref.images for task in tasks))
     while tasks:
         said: set[str] = set()
         reason = ""
@@ -62,27 +82,30 @@ def passes(
                     crashes[answer.unit] = answer.crash
                     continue
                 said.add(answer.unit)
-                remaining.done(answer.outcome.images)
+                progress.done(answer.outcome.images)
                 yield answer.outcome
         except _RAY_ERRORS as error:
             reason = first_line(error)
         ledger = Ledger(orders.publish.output, orders.publish.options)
         lost = {task: ray_isolation.left(task.ref, ledger) for task in tasks}
-        remaining.set(sum(part.images for parts in lost.values() for part in parts))
+        progress.left(later + sum(part.images for parts in lost.values() for part in parts))
         yield from _unsaid(lost, said)
         done = sum(1 for parts in lost.values() if not parts)
         broken = broken + 1 if reason and not done else 0
         if broken == MOST_BROKEN:
             raise RunError(f"Ray broke off {MOST_BROKEN} times without a unit done: {reason}")
-        if not alone and not reason and not done and len(tasks) >= FEWEST_UNITS:
+        # Where something was done before, what is left may well be poison alone: a killed run, or --retry-failed.
+        if not alone and not reason and len(tasks) >= FEWEST_UNITS and not ledger.units():
             why = next(iter(crashes.values()), "their processes were killed, crashed or ran out of memory")
             raise RunError(f"all {len(tasks)} units ended their workers, so no image is to blame: {why}")
         tasks, culprits = ray_isolation.replan(lost, alone=alone and not reason)
-        died += len(culprits)
-        if died > MOST_DIED:
-            raise RunError(f"more than {MOST_DIED} images ended their workers: look at the machines first")
         for ref in culprits:
-            yield _give_up(ref, orders, crashes.get(ref.id, ""))
+            if died == MOST_DIED:  # the others have their rows, so the same command gets further each time
+                raise RunError(f"more than {MOST_DIED} images ended their workers: look at the machines first")
+            died += 1
+            outcome = _give_up(ref, orders, crashes.get(ref.id, ""))
+            progress.gave_up()
+            yield outcome
         if tasks:
             alone = alone or not reason
             images = sum(task.ref.images for task in tasks)
@@ -90,6 +113,7 @@ def passes(
             yield f"{images} images were lost with their workers{why}; doing them again"
         elif alone:
             atomic.sweep(orders.publish.output, orders.publish.options)  # what the dead left
+    return died
 
 
 def _pass(
@@ -119,7 +143,7 @@ def _pass(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         answers = rows.map(
-            cast(Any, worker_class), fn_constructor_args=(orders,), compute=strategy, num_cpus=pool.cpus,
+            cast(Any, worker_class), fn_constructor_args=(Sealed(orders),), compute=strategy, num_cpus=pool.cpus,
             num_gpus=pool.gpus or None, max_restarts=-1, max_task_retries=0,
         )  # fmt: skip
     hosts: set[str] = set()

@@ -34,6 +34,18 @@ class Orders:
     folder: str = os.curdir
 
 
+class Sealed:
+    """Orders on their way through Ray Data, which tells the fields of every dataclass that it is given to its dashboard and
+    its logs: storage options and the key that signs pictures are among them. It writes of other objects what `str` says.
+    """
+
+    def __init__(self, orders: Orders) -> None:
+        self.orders = orders
+
+    def __repr__(self) -> str:
+        return "Sealed()"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What comes back for a unit: an outcome, an error that ends the run, or the crash of this unit alone (its text)."""
@@ -52,8 +64,10 @@ class Answer:
     def from_row(row: dict[str, str]) -> Answer:
         values = json.loads(row["answer"])
         if values["outcome"] is not None:
-            failures = tuple((key, why) for key, why in values["outcome"].pop("first_failures"))
-            values["outcome"] = Outcome(**values["outcome"], first_failures=failures)
+            facts = values["outcome"]
+            for name in ("first_failures", "reasons"):  # JSON has no tuples
+                facts[name] = tuple(map(tuple, facts[name]))
+            values["outcome"] = Outcome(**facts)
         return Answer(**values)
 
     def raise_error(self) -> None:
@@ -67,8 +81,8 @@ class Answer:
 class Worker:
     """The callable that Ray Data keeps in each actor. Errors travel as data: as exceptions Ray would wrap and log them."""
 
-    def __init__(self, orders: Orders) -> None:
-        self._orders = orders
+    def __init__(self, sealed: Sealed) -> None:
+        self._orders = sealed.orders
         self._host = socket.gethostname()
         self._error: ArtgenError | None = None
         self._reading = threading.Lock()

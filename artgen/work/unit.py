@@ -6,7 +6,7 @@ in order, so the bytes of every part are the same however the threads ran.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -168,15 +168,17 @@ def _commit(unit: Unit, made: Iterator[Made], publish: Publish, on_image: Callab
 
 
 def outcome(unit_id: str, rows: list[Row]) -> Outcome:
-    """The sums over the rows of a unit, and its first five failures."""
-    failures = [(row.key, f"{row.error_type}: {row.error_message}") for row in rows if row.status == "failed"]
+    """The sums over the rows of a unit, its failures by reason, and the first five of them."""
+    failed = [row for row in rows if row.status == "failed"]
+    reasons = Counter(row.error_type or "Failed" for row in failed)
     return Outcome(
         unit=unit_id,
         images=len(rows),
-        failed=len(failures),
+        failed=len(failed),
         pixels=sum((row.width or 0) * (row.height or 0) for row in rows),
         source_bytes=sum(row.source_bytes or 0 for row in rows),
         output_bytes=sum(row.output_bytes or 0 for row in rows),
         seconds=sum(row.seconds for row in rows),
-        first_failures=tuple(failures[:5]),
+        first_failures=tuple((row.key, f"{row.error_type}: {row.error_message}") for row in failed[:5]),
+        reasons=tuple(reasons.most_common()),
     )

@@ -15,7 +15,7 @@ from artgen.config import GenerateConfig, RestoreConfig
 from artgen.engines import ray_train
 from artgen.engines.local import Devices, LocalEngine
 from artgen.engines.ray_data import RayEngine
-from artgen.engines.ray_worker import Orders, Worker
+from artgen.engines.ray_worker import Orders, Sealed, Worker
 from artgen.errors import RunError, UsageError
 from artgen.training.recipe import load_recipe
 from artgen.work.unit import Publish
@@ -65,7 +65,7 @@ def test_the_copy_of_the_driver_stays_on_its_cpu() -> None:
 @no_gpu_here
 def test_a_worker_without_the_device_says_so(tmp_path: Path) -> None:
     _, job = restore.make_job(config(), Devices("cuda", "cpu"))
-    worker = Worker(Orders(str(tmp_path), "default", job, Publish(str(tmp_path), ("png",)), 1, ()))
+    worker = Worker(Sealed(Orders(str(tmp_path), "default", job, Publish(str(tmp_path), ("png",)), 1, ())))
     assert isinstance(worker._error, RunError)
     assert "torch finds no GPU on" in str(worker._error)
 

@@ -199,6 +199,8 @@ def test_detach_returns_at_once_and_metrics_tell_how_far_it_is(head: Head, tmp_p
     assert told["ray_artgen_megapixels_total"] / 0.06 == pytest.approx(done, abs=2.01)
     assert 0 < told["ray_artgen_device_busy_share"] <= 1
     assert 0 <= told["ray_artgen_images_remaining"] <= 150
+    assert told["ray_artgen_images_per_second"] > 0
+    assert told["ray_artgen_seconds_left"] >= 0
 
 
 def numbers(head: Head, before: Collection[tuple[str, str]] = ()) -> dict[str, float]:
