@@ -79,7 +79,11 @@ class FaultyProxy:
         self._loop.close()
 
     async def _serve(self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
-        server_in, server_out = await asyncio.open_connection(*self._target, limit=1 << 20)
+        try:
+            server_in, server_out = await asyncio.open_connection(*self._target, limit=1 << 20)
+        except ConnectionError:  # the server is away
+            _reset(client_out)
+            return
         try:
             while await self._one(client_in, client_out, server_in, server_out):
                 pass
