@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 import yaml
+from ray.runtime_env import RuntimeEnv
 
 from artgen import cli
 from artgen.engines import ray_cluster
@@ -60,6 +61,19 @@ def test_the_job_has_the_fields_of_its_kind(documents: dict[str, dict[str, Any]]
         for container in group["template"]["spec"]["containers"]:
             resources = container["resources"]
             assert resources["limits"] == resources["requests"], "Ray takes the limits for what there is"
+
+
+def test_the_pods_run_under_an_account_that_comes_along(documents: dict[str, dict[str, Any]]) -> None:
+    """A pod whose service account does not exist is never made."""
+    account = documents["ServiceAccount"]["metadata"]
+    assert account["annotations"]["eks.amazonaws.com/role-arn"].startswith("arn:aws:iam::")
+    _, *nodes = templates(documents["RayJob"])
+    assert {template["spec"]["serviceAccountName"] for template in nodes} == {account["name"]}
+
+
+def test_the_environment_of_the_job_is_one_that_ray_takes(documents: dict[str, dict[str, Any]]) -> None:
+    told = yaml.safe_load(documents["RayJob"]["spec"]["runtimeEnvYAML"])
+    assert RuntimeEnv(**told)["env_vars"] == {"AWS_DEFAULT_REGION": "REGION"}
 
 
 def test_versions_and_images_agree(documents: dict[str, dict[str, Any]]) -> None:
