@@ -54,6 +54,18 @@ def packet(mark: Mark) -> bytes:
     return _PACKET.format(_description(mark.properties(), "")).encode()
 
 
+def in_gif(gif: bytes, mark: Mark) -> bytes:
+    """A sound GIF89a without XMP, with the mark as its first block (XMP specification part 3, section 1.1.2).
+
+    The packet stands there in one piece, and not in blocks with their lengths: what follows it leads a reader that takes
+    any of its bytes for a length to the end.
+    """
+    flags = gif[10]
+    start = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)  # header, and the table of colours
+    trailer = bytes([1, *range(255, -1, -1), 0])
+    return gif[:start] + b"\x21\xff\x0bXMP DataXMP" + packet(mark) + trailer + gif[start:]
+
+
 def merged(xmp: bytes | None, mark: Mark) -> tuple[bytes, tuple[str, ...]]:
     """The packet with the mark in it, every other byte as it was, and notes on what could not be kept.
 

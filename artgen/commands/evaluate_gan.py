@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from artgen.config import load
 from artgen.console import Console
 from artgen.errors import StorageError, UsageError
 from artgen.storage import atomic, uri
@@ -76,32 +77,40 @@ def evaluate_gan(args: dict[str, Any], console: Console) -> int:
     from artgen.work import gan_evaluation as evaluation
     from artgen.work.picture_set import look_at
 
-    settings, options = Settings(**args), args.get("storage_options")
+    dry_run, file, sets = args.pop("dry_run", False), args.pop("config", None), args.pop("set", None)
+    settings = load(Settings, args, file=file, sets=sets)
+    options = settings.storage_options
     device, threads = pick_device(settings.device), min(cores(), MOST_FEEDERS)
     fakes = _fakes(settings, device, threads)
     reals = evaluation.reals_of(
         settings.data, fakes.shape, settings.images or settings.samples,
         with_classes=settings.kind == "classifier" and settings.classifier is None, options=options, threads=threads,
     )  # fmt: skip
+    evaluation.check_enough(len(reals.found.sources), fakes.planned)
+    if dry_run:
+        console.result(_plan(settings, fakes, reals, device))
+        return 0
     cache = Cache(settings, console)
     extractor = _extractor(settings, reals, cache, device)
-    evaluation.check_enough(extractor, len(reals.found.sources), fakes.planned)
     reference, kept = cache.reference(reals, extractor, device)
-    evaluation.check_enough(extractor, reference.seen.statistics.images, fakes.planned)
+    real = reference.seen.statistics.images
+    evaluation.check_enough(real, fakes.planned)
     console.say(f"looking at {fakes.planned} pictures of {fakes.told['model']}")
     seen = look_at(fakes.batches(), extractor, fakes.planned)
-    evaluation.check_enough(extractor, reference.seen.statistics.images, seen.statistics.images)
+    fake = seen.statistics.images
+    evaluation.check_enough(real, fake)
+    few = evaluation.too_few(extractor, real, fake)
     figures, pairs = evaluation.compare(extractor, reference.seen, seen, settings.seed)
     unusable = {**reals.unlabelled, **reference.unusable}
     facts = {
         **_told(settings, fakes, extractor, device), "cache": kept, "metrics": evaluation.for_json(figures),
-        "pairs": pairs,
+        "left_out": {extractor.figure: few} if few else {}, "pairs": pairs,
         "real": {
             "data": shown_parts(settings.data), "sha256": reals.sha256, "listed": reals.listed,
-            "images": reference.seen.statistics.images, "changed": reference.changed, **_failures(unusable),
+            "images": real, "changed": reference.changed, **_failures(unusable),
         },
     }  # fmt: skip
-    facts["fake"] |= {"images": seen.statistics.images, **_failures(fakes.unusable())}
+    facts["fake"] |= {"images": fake, **_failures(fakes.unusable())}
     if settings.out is not None:
         _write_out(settings.out, facts, extractor, options)
     console.result(facts, table(facts))
@@ -225,6 +234,19 @@ class Cache:
             self._say(f"nothing is kept for the next time: {error}; choose another --cache folder")
 
 
+def _plan(settings: Settings, fakes: Fakes, reals: Reals, device: str) -> dict[str, Any]:
+    """What --dry-run prints."""
+    from artgen.training.pictures import shown_parts
+
+    height, width, channels = fakes.shape
+    return {
+        "model": fakes.told["model"], "samples": fakes.planned, "data": shown_parts(settings.data),
+        "images": len(reals.found.sources), "listed": reals.listed, "height": height, "width": width,
+        "channels": channels, "extractor": settings.kind, "seed": settings.seed, "truncation": settings.truncation,
+        "precision": settings.precision, "device": device,
+    }  # fmt: skip
+
+
 def _told(settings: Settings, fakes: Fakes, extractor: Extractor, device: str) -> dict[str, Any]:
     """What makes the figures comparable."""
     height, width, channels = fakes.shape
@@ -257,8 +279,10 @@ def table(facts: dict[str, Any]) -> str:
         f"{facts['width']}x{facts['height']}, seen by {extractor['name']} ({extractor['resize']})"
     ]
     for name, value in facts["metrics"].items():
-        shown = "infinite" if value is None else value if isinstance(value, int) else f"{value:.6g}"
+        none = "left out" if name in facts["left_out"] else "infinite"
+        shown = none if value is None else value if isinstance(value, int) else f"{value:.6g}"
         lines.append(f"{name:>24} {shown}")
+    lines += [f"left out: {reason}" for reason in facts["left_out"].values()]
     lines.append(extractor["note"])
     for side, found in (("DATA", real), ("MODEL", fake)):
         if found["unusable"]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from artgen.work.generation import GenerateJob
 
 # Raised whenever the same seeds and settings give other bytes than the release before.
-PIPELINE = 3
+PIPELINE = 4
 DEFAULT_SEEDS = "0-63"
 # A commit costs as much as some pictures: smaller units would be felt.
 LEAST_UNIT_IMAGES = 128
@@ -53,8 +53,8 @@ def generate(config: GenerateConfig, console: Console, *, dry_run: bool = False)
             plan = plans.prepare(
                 listed, config.output, settings, unit_images=size, options=config.storage_options, say=console.say
             )
-            if config.grid and len(seeds):
-                extras.write_grid(config, seeds, painter, job)
+            if config.grid is not None and len(seeds):
+                extras.write_grid(config, seeds.part(0, config.grid), painter, job)
             if route:
                 extras.write_frames(config, route, painter, job)
             return carry(engine, plan, painter, job, config, console)
@@ -118,7 +118,7 @@ def class_numbers(known: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int,
     for name in wanted:
         if name in known:
             numbers.append(known.index(name))
-        elif name.isdecimal() and int(name) < len(known):
+        elif name.isdecimal() and len(name) < 10 and int(name) < len(known):
             numbers.append(int(name))
         else:
             shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")

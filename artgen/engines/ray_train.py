@@ -152,7 +152,7 @@ def _fit(orders: Orders, pool: ray_cluster.Pool, report: Report) -> Exception | 
             thread.join(FOLLOW_S)
             lines = read_log(orders.run, orders.options)
             for line in lines[told:]:
-                if {"left_s", "fd_random", "rescued"} & line.keys():
+                if {"left_s", "fd_random", "rescued", "size_rule"} & line.keys():
                     report(line)
             told = len(lines)
     return errors[0] if errors else None

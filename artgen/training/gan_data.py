@@ -29,6 +29,7 @@ from artgen.storage import archive
 from artgen.training.data import epoch_order, stable_seed
 from artgen.training.gan_labels import LISTS, classes_of, read_labels
 from artgen.training.gan_recipe import GanRecipe
+from artgen.training.gan_size import sides, size_rule
 from artgen.training.memory import available_bytes
 from artgen.training.pictures import DECODE_TIMEOUT_S, digest_of, list_sources, parts_of
 
@@ -48,6 +49,7 @@ class Reals(NamedTuple):
 class RealPictures:
     """pixels_NCHW: uint8. labels_N: int64 into `classes`, or None. changed: key -> what was done to make it fit;
     unusable: key -> why it was left out. listing: which pictures were kept, and their classes (`pictures.digest_of`).
+    size_rule: in words, where no size was set and the first picture's is not the one of all.
     """
 
     pixels_NCHW: Tensor
@@ -56,6 +58,7 @@ class RealPictures:
     changed: Mapping[str, str]
     unusable: Mapping[str, str]
     listing: str = ""
+    size_rule: str = ""
 
     def batch(self, recipe: GanRecipe, first: int, count: int) -> Reals:
         """Pictures of the positions first..first+count-1: every epoch shows each once, in its own order."""
@@ -81,17 +84,19 @@ def load_real(
     """Every picture of `data` (as of `pictures.parts_of`) that can be used, fitted to one size.
 
     The rule: the largest part in the middle that has the shape wanted is cut out and resized (Lanczos); transparent
-    pictures are laid on white unless the recipe has 4 channels; grey becomes RGB or the other way, 16 bits become 8.
+    pictures are laid on white unless the recipe has 4 channels; grey becomes RGB or the other way, 16 bits become 8. A
+    height or width that the recipe leaves open is that of `gan_size.sides` for the first usable picture.
     With `recipe.classes` each has the class of `gan_labels.read_labels`, or the name of its folder (the whole path).
 
-    Raises UsageError: nothing usable, fewer pictures than a batch, a size that no generator makes, one class only, more
-    than the memory left; the last as soon as the size is known.
+    Raises UsageError: nothing usable, fewer pictures than a batch, one class only, more than the memory left; the last as
+    soon as the size is known.
     """
     sources, labels, unusable = listed(data, recipe.classes, options)
     pixels_NCHW = np.empty((0, 0, 0, 0), np.uint8)
     kept: list[Source] = []
     kept_labels: list[str] = []
     changed: dict[str, str] = {}
+    rule = ""
     with closing(decoded(sources, partial(_wanted, recipe), options, threads)) as decoding:
         for (source, outcome), label in zip(decoding, labels, strict=True):
             if isinstance(outcome, ImageError):
@@ -99,6 +104,7 @@ def load_real(
                 continue
             if not kept:
                 pixels_NCHW = _room(len(sources), outcome.pixels.shape)
+                rule = size_rule(recipe, outcome.from_px, source.key)
             pixels_NCHW[len(kept)] = outcome.pixels.transpose(2, 0, 1)
             kept.append(source)
             kept_labels.append(label)
@@ -115,7 +121,7 @@ def load_real(
         )
     pixels = torch.from_numpy(pixels_NCHW[: len(kept)])
     if not recipe.classes:
-        return RealPictures(pixels, None, (), changed, unusable, digest_of(kept))
+        return RealPictures(pixels, None, (), changed, unusable, digest_of(kept), rule)
     classes = classes_of(kept_labels)
     if len(classes) == 1:
         raise UsageError(
@@ -124,7 +130,7 @@ def load_real(
         )
     numbers = {name: number for number, name in enumerate(classes)}
     labels_N = torch.tensor([numbers[label] for label in kept_labels])
-    return RealPictures(pixels, labels_N, classes, changed, unusable, digest_of(kept, kept_labels))
+    return RealPictures(pixels, labels_N, classes, changed, unusable, digest_of(kept, kept_labels), rule)
 
 
 def _room(pictures: int, shape: Sequence[int]) -> np.ndarray:
@@ -143,16 +149,9 @@ def _room(pictures: int, shape: Sequence[int]) -> np.ndarray:
     return np.empty((pictures, channels, height, width), np.uint8)
 
 
-def _wanted(recipe: GanRecipe, source: Source, picture: Picture) -> Shape:
-    """What the recipe leaves open is as in the first usable picture. Raises UsageError for a size that no one makes."""
+def _wanted(recipe: GanRecipe, _: Source, picture: Picture) -> Shape:
     height, width, channels = shape_of(picture)
-    shape = (recipe.height or height, recipe.width or width, recipe.channels or channels)
-    if not all(28 <= side <= 256 for side in shape[:2]):
-        raise UsageError(
-            f"the pictures would be {shape[1]}x{shape[0]} pixels, as {source.key!r} is; generators make 28 to "
-            "256 a side: set height and width in the recipe"
-        )
-    return shape
+    return (*sides(recipe, (height, width)), recipe.channels or channels)
 
 
 def listed(

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from artgen.errors import StorageError, UsageError
@@ -19,7 +19,8 @@ def read_labels(data: str, options: uri.Options | None = None) -> dict[str, str]
     """Class by key for one INPUT, from `dataset.json` or else `metadata.csv` at the top of a folder or zip.
 
     dataset.json is StyleGAN's: {"labels": [["a/1.png", 3], ...]}. metadata.csv is that of Hugging Face's image
-    folders: a header, `file_name` and `label`. None when there is neither, or dataset.json says {"labels": null}.
+    folders: a header, `file_name` and `label`. None when there is neither, dataset.json says {"labels": null}, or
+    metadata.csv has a `file_name` and no `label`, as a list of captions has.
     Raises UsageError for a list of another form.
     """
     for name in LISTS:
@@ -55,19 +56,21 @@ def _from_json(content: bytes, where: str) -> dict[str, str] | None:
         ) from error
 
 
-def _from_csv(content: bytes, where: str) -> dict[str, str]:
+def _from_csv(content: bytes, where: str) -> dict[str, str] | None:
     try:
-        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
+        table = csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
+        rows, columns = list(table), table.fieldnames or ()
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(
             f"{where} is not a table in UTF-8 ({error}); save it so, or set classes = false"
         ) from error
-    columns: Mapping[str, Any] = rows[0] if rows else {}
-    if not {"file_name", "label"} <= columns.keys():
+    if "file_name" not in columns:
         raise UsageError(
-            f"{where} has the columns {', '.join(map(str, columns)) or 'none'}; it needs file_name and label, "
+            f"{where} has the columns {', '.join(columns) or 'none'}; it needs file_name and label, "
             "or set classes = false"
         )
+    if "label" not in columns:
+        return None
     return {row["file_name"]: row["label"] for row in rows if row["label"]}
 
 

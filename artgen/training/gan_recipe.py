@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from artgen import config
 from artgen.errors import UsageError
+from artgen.models.gans.spec import LARGEST_PX, SMALLEST_PX
 from artgen.training.recipe import SHIPPED, check_range, find_recipe, recipe_names
 
 # A folder of their own: a recipe called `default` trains a restorer.
@@ -20,7 +21,8 @@ class GanRecipe:
     """Settings that decide the weights. Images are counted over all workers, so their number does not matter.
 
     generator, discriminator: parameters of the architecture `model`.
-    height, width, channels: of the pictures (0: as the first usable one of DATA has); others are fitted to it.
+    height, width, channels: of the pictures, 28 to 256 pixels (0: as the first usable one of DATA has, made a size that the
+    architecture takes: `gan_size.sides`); others are fitted to it.
     classes: pictures have one: that of dataset.json or metadata.csv, else the name of their folder (`gan_labels`).
     mirror: turn half of the pictures left to right.
     images: length of the run and of its schedules, counted in real pictures shown; `minutes` > 0 ends both earlier.
@@ -73,9 +75,11 @@ class GanRecipe:
         for name in ("latent", "batch_images", "images", "report_steps", "look_images", "penalty_every"):
             check_range(name, getattr(self, name), 1)
         check_range("metric_images", self.metric_images, 2)
-        for name in ("height", "width", "shards", "minutes", "gamma", "gamma_end", "halflife_images",
-                     "checkpoint_minutes"):  # fmt: skip
+        for name in ("shards", "minutes", "gamma", "gamma_end", "halflife_images", "checkpoint_minutes"):
             check_range(name, getattr(self, name), 0)
+        for name in ("height", "width"):
+            if getattr(self, name):
+                check_range(name, getattr(self, name), SMALLEST_PX, LARGEST_PX)
         for name in ("augment", "augment_end", "augment_target"):
             check_range(name, getattr(self, name), 0, 1)
         for name in ("beta1", "beta2", "beta2_end"):

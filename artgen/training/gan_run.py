@@ -15,7 +15,7 @@ import torch
 
 from artgen.errors import UsageError
 from artgen.models.gans.registry import build_discriminator, build_generator
-from artgen.models.gans.spec import GanFacts
+from artgen.models.gans.spec import SMALLEST_PX, GanFacts
 from artgen.models.gans.weights import HEADER
 from artgen.storage import uri
 from artgen.training.gan_data import RealPictures, load_real
@@ -52,8 +52,8 @@ def train_gan(
     """Trains on the pictures of `data` (as of `pictures.parts_of`) into the folder or URL `run`.
 
     Writes RUN/recipe.json, data.json (which DATA; which pictures were changed or left out, and how), log.jsonl, tensorboard,
-    reals.png, fakes-<thousands of images>.png, checkpoints, best.safetensors (the weights of the look with the lowest
-    distance), interpolation.gif and model.safetensors, whose path it returns.
+    reals.png, fakes-<images seen>.png (`gan_scribe.grid_name`), checkpoints, best.safetensors (the weights of the look with
+    the lowest distance), interpolation.gif and model.safetensors, whose path it returns.
     report: gets the numbers that rank 0 logs. A run that has gone wrong goes back to the last look that found nothing
     wrong, MOST_RESCUES times at most. One that goes on with another recipe (or where precision `auto` comes to another one)
     or other pictures says so, in a warning and in log.jsonl. Raises UsageError (too few usable pictures, more than the memory
@@ -180,6 +180,33 @@ def facts_of(pictures: RealPictures, recipe: GanRecipe) -> GanFacts:
     )
 
 
+def check_model(recipe: GanRecipe) -> None:
+    """Raises UsageError for what no DATA makes possible: parameters, a size that is set, penalties; makes no weights."""
+    facts = GanFacts(
+        recipe.model, recipe.height or SMALLEST_PX, recipe.width or SMALLEST_PX, recipe.channels or 3, recipe.latent,
+        ("one", "other") if recipe.classes else (), dict(recipe.generator),
+    )  # fmt: skip
+    told = f"generator = {recipe.generator} and discriminator = {recipe.discriminator}"
+    try:
+        with torch.device("meta"):
+            networks = [build_generator(facts), build_discriminator(facts, recipe.discriminator)]
+    except (RuntimeError, ValueError, IndexError) as error:  # torch's own, as for a width of -3
+        raise UsageError(f"{recipe.model!r} cannot be built with {told}: {error}") from error
+    if not all(value.numel() for network in networks for value in network.parameters()):
+        raise UsageError(f"{recipe.model!r} has a layer without a single weight with {told}; raise the widths")
+    _check_penalties(recipe, networks[1])
+
+
+def _check_penalties(recipe: GanRecipe, discriminator: torch.nn.Module) -> None:
+    gamma = max(recipe.gamma, recipe.gamma_end)
+    if gamma and any(isinstance(module, torch.nn.BatchNorm2d) for module in discriminator.modules()):
+        raise UsageError(
+            f"gamma is {gamma:g}, and the discriminator {recipe.model!r} has batch norm, through which a picture's slope "
+            "depends on the others of its batch: put `norm = false` into [discriminator] of the recipe, or set gamma and "
+            "gamma_end to 0"
+        )
+
+
 def fresh(recipe: GanRecipe, facts: GanFacts, device: torch.device) -> GanState:
     """The state before the first step, a function of recipe and facts alone. Raises UsageError for what does not go together."""
     torch.manual_seed(recipe.seed)
@@ -189,13 +216,7 @@ def fresh(recipe: GanRecipe, facts: GanFacts, device: torch.device) -> GanState:
         network.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         for network in (build_generator(facts), build_discriminator(facts, recipe.discriminator))
     )
-    gamma = max(recipe.gamma, recipe.gamma_end)
-    if gamma and any(isinstance(module, torch.nn.BatchNorm2d) for module in discriminator.modules()):
-        raise UsageError(
-            f"gamma is {gamma:g}, and the discriminator {recipe.model!r} has batch norm, through which a picture's slope "
-            "depends on the others of its batch: put `norm = false` into [discriminator] of the recipe, or set gamma and "
-            "gamma_end to 0"
-        )
+    _check_penalties(recipe, discriminator)
     mean = copy.deepcopy(generator).eval().requires_grad_(False)
     betas = (recipe.beta1, recipe.beta2)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from artgen.codecs.marking import Mark
 from artgen.errors import UsageError
-from artgen.inference.sample import grid
+from artgen.inference.sample import grid, mark_of
 from artgen.metrics.cheap_distance import NAME
 from artgen.models.gans.spec import GanFacts, Painter
 from artgen.models.gans.weights import to_bytes
@@ -29,7 +30,8 @@ MAY_CHANGE = {
 }  # fmt: skip
 """Keys of a recipe that a run may go on with at other values without a word: how long, how fast, how closely watched."""
 Tell = Callable[[Mapping[str, Any]], None]
-"""Gets the numbers of each report, of each look (`fd_random`), and of each rescue (`rescued`: why, in words)."""
+"""Gets the numbers of each report, of each look (`fd_random`), and of each rescue (`rescued`: why, in words); and, in words,
+`size_rule` before the first step, where a size follows from the first picture."""
 
 
 @dataclasses.dataclass
@@ -53,6 +55,7 @@ class GanScribe:
             "data": [uri.shown(part) for part in parts_of(data)], "listing": pictures.listing,
             "images": count, "height": self.facts.height, "width": self.facts.width, "channels": self.facts.channels,
             "classes": self.facts.classes, "changed": pictures.changed, "unusable": pictures.unusable,
+            "size_rule": pictures.size_rule,
         }}  # fmt: skip
         changed = write_down(self.run, made_of, MAY_CHANGE, resumed_at, self.options)
         shown = pictures.batch(self.recipe, 0, min(GRID_IMAGES, count)).pixels
@@ -67,6 +70,8 @@ class GanScribe:
         })  # fmt: skip
         if changed:
             self._journal.line({"changed_settings": changed})
+        if pictures.size_rule:
+            self._say({"size_rule": pictures.size_rule, "step": self.state.step})
 
     def report(self, numbers: Mapping[str, float]) -> None:
         """Adds progress (0..1) and the seconds left."""
@@ -77,8 +82,9 @@ class GanScribe:
     def look(self) -> Look:
         """Looks at the running mean, and tells. Raises Unstable when there is nothing to see."""
         look = self._watch.look(self.state, self.facts)
-        images = self.state.step * self.recipe.batch_images
-        self._write(f"fakes-{images // 1000:06d}.png", grid(look.grid, 8))
+        images = self._images()
+        mark = self._mark(f"seeds 0-{len(look.grid) - 1}")
+        self._write(grid_name(images), grid(look.grid, 8, mark))
         self._tell({"step": self.state.step, "images": images, NAME: look.distance, "diversity": look.diversity})
         return look
 
@@ -89,14 +95,23 @@ class GanScribe:
     def rescued(self, reason: str, from_step: int) -> None:
         """The state is that of an earlier step by now."""
         state, now = self.state, {"rate_times": RESCUE_RATE, "gamma_times": RESCUE_GAMMA}
-        line = {"rescued": reason, "from_step": from_step, "step": state.step, "rescues": state.rescues, **now}
-        self._journal.line(line)
-        self.tell(line)
+        self._say({"rescued": reason, "from_step": from_step, "step": state.step, "rescues": state.rescues, **now})
 
     def end(self) -> None:
         """The film of the running mean; closes the log."""
-        self._write("interpolation.gif", film(Painter(self.state.mean, self.facts, "in training")))
+        painter = Painter(self.state.mean, self.facts, "in training")
+        self._write("interpolation.gif", film(painter, self._mark("frames on the way from seed to seed")))
         self._journal.close()
+
+    def _images(self) -> int:
+        return self.state.step * self.recipe.batch_images
+
+    def _mark(self, prompt: str) -> Mark:
+        return mark_of(self.facts, f"in training, {self._images()} images seen", prompt)
+
+    def _say(self, line: Mapping[str, Any]) -> None:
+        self._journal.line(line)
+        self.tell(line)
 
     def _tell(self, numbers: Mapping[str, float]) -> None:
         self._journal.numbers(self.state.step, {key: value for key, value in numbers.items() if key != "step"})
@@ -104,6 +119,12 @@ class GanScribe:
 
     def _write(self, name: str, data: bytes) -> None:
         atomic.write(uri.join(self.run, name), data, self.options)
+
+
+def grid_name(images: int) -> str:
+    """Of the grid after so many images, in thousands and the rest: names sort as they were made, as "." comes before "_"."""
+    thousands, rest = divmod(images, 1000)
+    return f"fakes-{thousands:06d}{f'_{rest:03d}' if rest else ''}.png"
 
 
 def check_batch(run: str, recipe: GanRecipe, options: uri.Options | None = None) -> None:

@@ -39,14 +39,13 @@ def stops(text: str | None) -> tuple[int, ...]:
     return found
 
 
-def write_grid(config: GenerateConfig, seeds: Seeds, painter: Painter, job: GenerateJob) -> None:
-    """OUTPUT/grid.png of the first `config.grid` seeds, in rows. A pure function of the settings, written in one atomic
-    step: a second run writes the same again. Raises RunError, StorageError.
+def write_grid(config: GenerateConfig, shown: Seeds, painter: Painter, job: GenerateJob) -> None:
+    """OUTPUT/grid.png of the seeds shown, in rows. A pure function of them and the settings, written in one atomic step: a
+    second run writes the same again. Raises RunError, StorageError.
     """
     from artgen.inference.sample import sample, sheet
     from artgen.work.generation import encoded
 
-    shown = seeds.part(0, config.grid)
     numbers = list(shown)
     pictures = sample(painter, numbers, job.classes_of(numbers), job.truncation, job.precision)
     prompt = f"seeds {shown}, truncation {job.truncation:g}"
@@ -63,7 +62,8 @@ def write_frames(config: GenerateConfig, route: tuple[int, ...], painter: Painte
     """
     from PIL import Image
 
-    from artgen.work.generation import encoded, mark_of
+    from artgen.inference.sample import mark_of
+    from artgen.work.generation import encoded
 
     folder, told = uri.join(config.output, FOLDER), _route(config, route, job)
     total = _frames(len(route), config.frames)
@@ -81,7 +81,7 @@ def write_frames(config: GenerateConfig, route: tuple[int, ...], painter: Painte
             yield Image.fromarray(picture_HWC[..., 0] if picture_HWC.shape[2] == 1 else picture_HWC)
 
     stream, file = images(), io.BytesIO()
-    mark = mark_of(painter, f"frames {way}")
+    mark = mark_of(painter.facts, f"sha256:{painter.sha256}", f"frames {way}")
     next(stream).save(
         file, "WEBP", save_all=True, append_images=[_Film(stream, total - 1)], duration=FRAME_MS, loop=0, lossless=True,
         xmp=marking.packet(mark),

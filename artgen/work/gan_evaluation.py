@@ -25,6 +25,8 @@ from artgen.training.gan_data import Shape, listed
 from artgen.training.gan_labels import classes_of
 from artgen.work.picture_set import Found, Seen, content_hash, drawn, first_shape, listing_hash, spread
 
+LEAST_PICTURES = NEIGHBOURS + 1
+
 
 @dataclass(frozen=True)
 class Fakes:
@@ -139,26 +141,41 @@ def train_classifier(reals: Reals, seed: int, device: str) -> tuple[classifiers.
     return classifiers.train(pixels, answers, classes, seed=seed, device=device), pixels
 
 
-def check_enough(extractor: Extractor, real: int, fake: int) -> None:
-    """A Frechet distance needs more pictures than features, or its covariances are not of full rank. Raises UsageError."""
-    need = extractor.features + 1
-    if min(real, fake) < need:
+def check_enough(real: int, fake: int) -> None:
+    """Raises UsageError for fewer pictures on a side than one and its neighbours: there would be no precision, no recall."""
+    if min(real, fake) < LEAST_PICTURES:
         raise UsageError(
-            f"{extractor.figure} is of {extractor.features} features and needs {need} pictures on each side; there are "
-            f"{real} of DATA and {fake} of MODEL: give more, raise --samples, or use another --extractor "
-            "(classifier needs 65, random 129, inception 2049)"
+            f"there are {real} pictures of DATA and {fake} of MODEL, and a comparison needs {LEAST_PICTURES} on each side: "
+            "give more, or raise --samples or --images"
         )
+
+
+def too_few(extractor: Extractor, real: int, fake: int) -> str:
+    """Why there is no Frechet distance of so many pictures, and what to do: without more pictures than features its
+    covariances are not of full rank. Empty where there is one.
+    """
+    need = extractor.features + 1
+    if min(real, fake) >= need:
+        return ""
+    return (
+        f"{extractor.figure} is of {extractor.features} features and needs {need} pictures on each side; there are {real} of "
+        f"DATA and {fake} of MODEL: give more, raise --samples or --images, or use another --extractor (classifier needs "
+        "65, random 129, inception 2049)"
+    )
 
 
 def compare(
     extractor: Extractor, real: Seen, fake: Seen, seed: int
-) -> tuple[dict[str, float | int], dict[str, int]]:
-    """The figures by name, and what those of pairs depend on; `seed` draws the subsets of the kernel distance."""
+) -> tuple[dict[str, float | int | None], dict[str, int]]:
+    """The figures by name, and what those of pairs depend on; `seed` draws the subsets of the kernel distance. The Frechet
+    distance is None where there are `too_few` pictures for it.
+    """
+    few = too_few(extractor, real.statistics.images, fake.statistics.images)
     kernel = kernel_distance(real.rows_NF, fake.rows_NF, seed=seed)
     manifolds = precision_recall(real.rows_NF, fake.rows_NF)
     kid = "kid" if extractor.figure == "fid" else f"kid_{extractor.name}"
-    figures: dict[str, float | int] = {
-        extractor.figure: extractor.distance(real.statistics, fake.statistics),
+    figures: dict[str, float | int | None] = {
+        extractor.figure: None if few else extractor.distance(real.statistics, fake.statistics),
         kid: kernel.mean, "precision": manifolds.precision, "recall": manifolds.recall,
     }  # fmt: skip
     fewer = min(len(real.rows_NF), len(fake.rows_NF))
@@ -176,9 +193,9 @@ def compare(
     return figures, pairs
 
 
-def for_json(figures: Mapping[str, float | int]) -> dict[str, float | int | None]:
+def for_json(figures: Mapping[str, float | int | None]) -> dict[str, float | int | None]:
     """Rounded; what is infinite or not a number has no place in JSON."""
     return {
-        name: value if isinstance(value, int) else float(f"{value:.6g}") if math.isfinite(value) else None
+        name: (float(f"{value:.6g}") if math.isfinite(value) else None) if isinstance(value, float) else value
         for name, value in figures.items()
     }

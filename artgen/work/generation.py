@@ -13,11 +13,10 @@ import numpy as np
 
 from artgen.codecs.credentials import Credentials, Signer, signer_of
 from artgen.codecs.encode import Format, encode
-from artgen.codecs.marking import Mark
 from artgen.codecs.metadata import Metadata
 from artgen.codecs.pool import GuardPool
 from artgen.errors import ImageError, RunError
-from artgen.inference.sample import sample
+from artgen.inference.sample import mark_of, sample
 from artgen.models.gans import weights
 from artgen.models.gans.spec import MODES, Painter
 from artgen.records import Entry, Row
@@ -169,19 +168,13 @@ class Generation:
         )  # fmt: skip
 
 
-def mark_of(painter: Painter, prompt: str) -> Mark:
-    """What a generated picture says of itself: nothing that depends on where the model lay or when it ran."""
-    system = f"artgen {painter.facts.architecture} generator"
-    return Mark("trainedAlgorithmicMedia", system, f"sha256:{painter.sha256}", prompt)
-
-
 def encoded(
     picture_HWC: np.ndarray, painter: Painter, prompt: str, name: str, signer: Signer | None = None,
     format: Format = "png", quality: int = 90,
 ) -> tuple[bytes, tuple[str, ...]]:  # fmt: skip
     """The bytes of a file of uint8 H x W x C (grey, RGB or RGBA), marked as generated and perhaps signed, and notes."""
     alpha = picture_HWC[..., 3] if picture_HWC.shape[2] == 4 else None
-    mark = mark_of(painter, prompt)
+    mark = mark_of(painter.facts, f"sha256:{painter.sha256}", prompt)
     made = encode(picture_HWC[..., :3], alpha, Metadata(), format=format, quality=quality, mark=mark)
     if signer is None:
         return made.data, made.notes

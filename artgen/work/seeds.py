@@ -91,14 +91,22 @@ def _range(part: str, text: str) -> tuple[int, int]:
     first, dash, last = part.partition("-")
     if not first.isdecimal() or (dash and not last.isdecimal()):
         raise UsageError(
-            f"--seeds {_short(text)!r}: {part!r} is no seed and no range; use whole numbers from 0 as in 0-9999,20000"
+            f"--seeds {_short(text)!r}: {_short(part)!r} is no seed and no range; use whole numbers from 0 as in "
+            "0-9999,20000"
         )
-    low, high = int(first), int(last) if dash else int(first)
+    low = _seed(first, text)
+    high = _seed(last, text) if dash else low
     if high < low:
-        raise UsageError(f"--seeds {_short(text)!r}: {part!r} runs backwards; use {high}-{low}")
-    if high > LARGEST_SEED:
-        raise UsageError(f"--seeds {_short(text)!r}: {high} is too large; use 0 to {LARGEST_SEED}")
+        raise UsageError(f"--seeds {_short(text)!r}: {_short(part)!r} runs backwards; use {high}-{low}")
     return low, high + 1
+
+
+def _seed(digits: str, text: str) -> int:
+    digits = digits.lstrip("0") or "0"
+    # The length first: Python makes no number of thousands of digits.
+    if len(digits) > len(str(LARGEST_SEED)) or int(digits) > LARGEST_SEED:
+        raise UsageError(f"--seeds {_short(text)!r}: {_short(digits)} is too large; use 0 to {LARGEST_SEED}")
+    return int(digits)
 
 
 def _short(text: str) -> str:

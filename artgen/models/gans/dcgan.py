@@ -14,16 +14,20 @@ from artgen.errors import UsageError
 from artgen.models.gans.classes import LatentInput, Verdict
 from artgen.models.gans.spec import GanFacts
 
+LEAST_HALVINGS = 2
+MULTIPLE = 2**LEAST_HALVINGS
+"""Of both sides, in pixels."""
+
 
 def halvings(height: int, width: int) -> int:
-    """How often both sides halve without a rest, down to about 4 pixels. Raises UsageError under 2."""
+    """How often both sides halve without a rest, down to about 4 pixels. Raises UsageError under LEAST_HALVINGS."""
     count = 0
     while height % 2 == width % 2 == 0 and min(height, width) > 4:
         height, width, count = height // 2, width // 2, count + 1
-    if count < 2:
+    if count < LEAST_HALVINGS:
         raise UsageError(
             f"dcgan halves a picture at least twice and cannot halve one of {height * 2**count}x{width * 2**count} "
-            "pixels so; choose a height and width divisible by 4, or the recipe r3"
+            f"pixels so; choose a height and width divisible by {MULTIPLE}, or the recipe r3"
         )
     return count
 

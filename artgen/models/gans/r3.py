@@ -22,14 +22,16 @@ LAST_PX = 4
 def sizes(height: int, width: int, stem: bool) -> list[Size]:
     """Heights and widths of the stages, largest first: halved, rounded up, until the shorter side is 4 or less.
 
-    stem: the full resolution has no stage of its own, so both sides must be even (UsageError).
+    stem: the full resolution has no stage of its own.
     """
-    if stem and (height % 2 or width % 2):
-        raise UsageError(f"{height}x{width} pixels do not halve; choose even sides or stem = false")
-    found = [(height // 2, width // 2) if stem else (height, width)]
+    found = [_halved((height, width)) if stem else (height, width)]
     while min(found[-1]) > LAST_PX:
-        found.append((-(-found[-1][0] // 2), -(-found[-1][1] // 2)))
+        found.append(_halved(found[-1]))
     return found
+
+
+def _halved(size: Size) -> Size:
+    return -(-size[0] // 2), -(-size[1] // 2)
 
 
 class Block(nn.Module):
@@ -84,7 +86,8 @@ class R3Generator(nn.Module):
     Args:
         facts: size, channels, latent numbers, classes.
         base: channels of the largest stage, doubled at each halving up to `most`.
-        blocks: residual blocks of a stage. stem: leave the full resolution to one convolution.
+        blocks: residual blocks of a stage. stem: leave the full resolution to one convolution; an odd side is made one
+            pixel longer by it, and cut.
     """
 
     def __init__(
@@ -93,7 +96,8 @@ class R3Generator(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         _check(base, group, expansion)
-        stages = sizes(facts.height, facts.width, stem)[::-1]
+        self.size = (facts.height, facts.width)
+        stages = sizes(*self.size, stem)[::-1]
         widths = [min(base * 2**level, most) for level in reversed(range(len(stages)))]
         self.input = LatentInput(facts.latent, len(facts.classes))
         self.basis = nn.Parameter(torch.randn(widths[0], *stages[0]))
@@ -117,13 +121,14 @@ class R3Generator(nn.Module):
     def forward(self, z_BL: Tensor, labels_B: Tensor | None = None) -> Tensor:
         """Returns x_BCHW in (-1, 1)."""
         hidden = self.basis * self.project(self.input(z_BL, labels_B))[:, :, None, None]
-        return torch.tanh(self.layers(hidden))
+        height, width = self.size
+        return torch.tanh(self.layers(hidden)[..., :height, :width])
 
 
 class R3Discriminator(nn.Module):
     """The generator's mirror; a last depthwise convolution over the whole remaining picture, then a verdict.
 
-    Args: as of `R3Generator`.
+    Args: as of `R3Generator`; before a stem an odd side gets a line of zeros, as its convolution gives to both ends of a side.
     """
 
     def __init__(
@@ -134,6 +139,7 @@ class R3Discriminator(nn.Module):
         _check(base, group, expansion)
         stages = sizes(facts.height, facts.width, stem)
         widths = [min(base * 2**level, most) for level in range(len(stages))]
+        self.odd = (facts.height % 2, facts.width % 2) if stem else (0, 0)
         first = nn.Conv2d(facts.channels, base, 4, 2, 1) if stem else nn.Conv2d(facts.channels, base, 1)
         layers: list[nn.Module] = [first, *[Block(base, group, expansion) for _ in range(blocks)]]
         for (above, below), size in zip(pairwise(widths), stages[1:], strict=True):
@@ -145,4 +151,6 @@ class R3Discriminator(nn.Module):
 
     def forward(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
         """x in -1..1; returns logits_B."""
+        if any(self.odd):
+            x_BCHW = F.pad(x_BCHW, (0, self.odd[1], 0, self.odd[0]))
         return self.verdict(self.layers(x_BCHW), labels_B)

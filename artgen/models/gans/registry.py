@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from artgen.errors import UsageError
-from artgen.models.gans.dcgan import DcganDiscriminator, DcganGenerator
+from artgen.models.gans.dcgan import MULTIPLE, DcganDiscriminator, DcganGenerator
 from artgen.models.gans.mlp import MlpDiscriminator, MlpGenerator
 from artgen.models.gans.r3 import R3Discriminator, R3Generator
 from artgen.models.gans.spec import GanFacts
@@ -19,6 +19,7 @@ _PAIRS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
     "dcgan": (DcganGenerator, DcganDiscriminator),
     "r3": (R3Generator, R3Discriminator),
 }
+_MULTIPLES = {"dcgan": MULTIPLE}
 
 
 def names() -> list[str]:
@@ -37,6 +38,11 @@ def build_generator(facts: GanFacts) -> nn.Module:
 def build_discriminator(facts: GanFacts, params: Mapping[str, Any]) -> nn.Module:
     """The discriminator for the generator of `facts`: (x_BCHW, labels_B or None) -> logits_B. Raises UsageError."""
     return _build(facts, 1, params)
+
+
+def multiple_of(architecture: str) -> int:
+    """Of the sides that it makes, in pixels; 1 for one that there is not, which `build_generator` refuses."""
+    return _MULTIPLES.get(architecture, 1)
 
 
 def _build(facts: GanFacts, which: int, params: Mapping[str, Any]) -> nn.Module:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import io
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from artgen.codecs.decode import decode
 from artgen.codecs.encode import encode
-from artgen.codecs.marking import TERMS, Mark, merged, packet
+from artgen.codecs.marking import TERMS, Mark, in_gif, merged, packet
 from artgen.codecs.metadata import Metadata
 
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -184,3 +186,35 @@ def test_no_packet_holds_the_run_up(filler: str) -> None:
     made, notes = merged(xmp.encode(), ENHANCED)
     assert TERMS.encode() + ENHANCED.source_type.encode() in made
     assert notes == ()
+
+
+def blocks(gif: bytes, at: int) -> tuple[bytes, int]:
+    """The data of the sub-blocks that begin at `at`, and where the next block begins (GIF89a, section 15)."""
+    found = b""
+    while length := gif[at]:
+        found += gif[at + 1 : at + 1 + length]
+        at += 1 + length
+    return found, at + 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_gif_holds_the_mark_and_plays_on(mode: str) -> None:
+    dice, file = np.random.default_rng(0), io.BytesIO()
+    shape = (8, 9) if mode == "L" else (8, 9, 3)
+    frames = [Image.fromarray(dice.integers(0, 256, shape, np.uint8)) for _ in range(3)]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=80, loop=0)
+    plain = file.getvalue()
+    marked = in_gif(plain, DRAWN)
+    at = marked.index(b"\x21\xff\x0bXMP DataXMP") + 14
+    assert marked[at:].startswith(packet(DRAWN))
+    # A reader that takes the packet for sub-blocks ends at the end of the trailer, wherever in it they lead.
+    _, after = blocks(marked, at)
+    assert marked[after:] == plain[after - len(marked) :]
+    assert len(marked) - len(plain) == 14 + len(packet(DRAWN)) + 258
+    with Image.open(io.BytesIO(plain)) as before, Image.open(io.BytesIO(marked)) as film:
+        assert (film.n_frames, film.info["loop"]) == (3, 0)  # pyright: ignore[reportAttributeAccessIssue]
+        for number in range(3):
+            before.seek(number)
+            film.seek(number)
+            assert np.array_equal(np.array(film.convert("RGB")), np.array(before.convert("RGB")))
+            assert film.info["duration"] == 80

@@ -79,6 +79,7 @@ def test_a_generator_is_its_own_output_whatever_holds_it(run: Path, output: Path
     assert distance == pytest.approx(0, abs=1e-6)
     assert kernel < 0  # unbiased: a set is nearer to itself than to another of its kind
     assert (precision, recall) == (1, 1)
+    assert facts["left_out"] == {}
     assert "kid_random_deviation" not in facts["metrics"]  # all subsets would be the same one
     assert facts["fake"] == {
         "model": str(run), "model_sha256": load_painter(str(run)).sha256, "seeds": f"0-{COUNT - 1}", "truncation": 1.0,
@@ -158,7 +159,7 @@ def test_a_classifier_of_torchvision_sees_them(
 
     from artgen.work import gan_evaluation
 
-    monkeypatch.setattr(gan_evaluation, "check_enough", lambda *_: None)
+    monkeypatch.setattr(gan_evaluation, "too_few", lambda *_: "")
     save_file(resnet18(weights=None).state_dict(), tmp_path / "r.safetensors")
     few = write_kinds(tmp_path / "few", {"left": 20, "top": 20}, seed=5)
     facts, _ = evaluate(
@@ -203,7 +204,8 @@ def test_a_classifier_counts_the_classes(kinds: Path, run: Path, tmp_path: Path)
     )
     assert given["metrics"] == found
     assert given["extractor"] == facts["extractor"]
-    square = pictures.write_folder(tmp_path / "square", {"a.png": pictures.png(Image.new("RGB", (30, 30)))})
+    blank = pictures.png(Image.new("RGB", (30, 30)))
+    square = pictures.write_folder(tmp_path / "square", {f"{number}.png": blank for number in range(4)})
     result = artgen_here("evaluate", "gan", square, kinds, "--classifier", tmp_path / "out/classifier.safetensors")
     assert result.returncode == 2
     assert "36x28 with 3 channels, but those of MODEL are 30x30 with 3" in result.stderr
@@ -234,6 +236,43 @@ def test_the_storage_options_reach_the_classifier(kinds: Path, tmp_path: Path) -
     assert "cannot read 'locked://c.safetensors': no key was given" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--samples", "128"], "needs 129 pictures on each side; there are 128 of DATA and 128 of MODEL"),
+        (["--images", "4"], "there are 4 of DATA and 132 of MODEL: give more, raise --samples or --images"),
+    ],
+)
+def test_of_few_pictures_only_the_frechet_distance_is_left_out(
+    run: Path, kinds: Path, tmp_path: Path, flags: list[str], said: str
+) -> None:
+    command = ["evaluate", "gan", run, kinds, "--samples", str(COUNT), "--cache", tmp_path, *flags]
+    facts = json.loads(artgen_here(*command, "--json").stdout)
+    assert facts["metrics"]["fd_random"] is None
+    assert said in facts["left_out"]["fd_random"]
+    assert all(isinstance(facts["metrics"][name], float) for name in ("kid_random", "precision", "recall"))
+    text = artgen_here(*command)
+    assert text.returncode == 0, text.stderr
+    assert "fd_random left out\n" in text.stdout
+    assert f"left out: {facts['left_out']['fd_random']}" in text.stdout
+
+
+def test_a_dry_run_takes_settings_from_everywhere_and_writes_nothing(
+    run: Path, kinds: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "e.toml").write_text("samples = 50\ntruncation = 0.5\nimages = 60\n")
+    flags = ["--config", tmp_path / "e.toml", "--set", "images=70", "--seed", str(2**62 + 1), "--dry-run", "--json"]
+    result = artgen_here("evaluate", "gan", run, kinds, "--samples", "40", *flags, "--cache", tmp_path / "c")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["samples"], told["images"], told["listed"], told["truncation"]) == (40, 70, COUNT, 0.5)
+    assert (told["width"], told["height"], told["extractor"], told["seed"]) == (36, 28, "random", 2**62 + 1)
+    assert not (tmp_path / "c").exists()
+    refused = artgen_here("evaluate", "gan", run, kinds, "--set", "sample=4", "--dry-run")
+    assert refused.returncode == 2
+    assert "did you mean 'samples'" in refused.stderr
+
+
 def test_sizes_that_differ(kinds: Path, tmp_path: Path) -> None:
     mixed = write_kinds(tmp_path / "mixed", {"left": COUNT})
     Image.new("RGB", (40, 28)).save(mixed / "left" / "100.png")
@@ -245,8 +284,8 @@ def test_sizes_that_differ(kinds: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--samples", "100"], "needs 129 pictures on each side; there are 100 of DATA and 100 of MODEL"),
-        (["--images", "60"], "there are 60 of DATA and 132 of MODEL"),
+        (["--samples", "3"], "there are 3 pictures of DATA and 3 of MODEL, and a comparison needs 4 on each side"),
+        (["--images", "2"], "there are 2 pictures of DATA and 132 of MODEL"),
         (["--samples", "0"], "--samples is 0"),
         (["--truncation", "1.5"], "--truncation is 1.5"),
         (["--seed", "-1"], "--seed -1"),

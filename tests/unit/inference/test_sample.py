@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from artgen.codecs.marking import packet
 from artgen.errors import OutOfMemory, RunError, UsageError
 from artgen.inference import sample as sampling
-from artgen.inference.sample import FORWARD_IMAGES, between, from_bytes, grid, latents, sample, to_bytes
+from artgen.inference.sample import FORWARD_IMAGES, between, from_bytes, grid, latents, mark_of, sample, to_bytes
 from artgen.models.gans.registry import build_generator
 from artgen.models.gans.spec import GanFacts, Painter
 
@@ -49,6 +50,21 @@ def test_a_latent_depends_on_its_seed_alone():
     assert torch.equal(latents([9], 100)[0], torch.randn(100, generator=torch.Generator().manual_seed(9)))
     assert not torch.equal(latents([5], 100), latents([6], 100))
     assert latents(range(2000), 100).std().item() == pytest.approx(1, abs=0.01)
+
+
+def test_all_bits_of_a_seed_count():
+    small, middle, large = latents([5, 2**32 + 5, 2**40 + 5], 100)
+    assert torch.equal(small, torch.randn(100, generator=torch.Generator().manual_seed(5)))
+    assert not torch.equal(middle, small)
+    assert not torch.equal(large, small)
+    assert not torch.equal(large, middle)
+    assert middle.dtype == torch.float32
+    # These pictures must be the same wherever and whenever they are made.
+    assert middle[:3].tolist() == pytest.approx([1.49854, -0.216342, -0.364487], abs=1e-6)
+    many = latents(range(2**62, 2**62 + 2000), 100)
+    assert many.std().item() == pytest.approx(1, abs=0.01)
+    assert many.mean().item() == pytest.approx(0, abs=0.01)
+    assert torch.equal(many[7], latents([2**62 + 7], 100)[0])
 
 
 def test_truncation_goes_to_the_mean_picture():
@@ -167,6 +183,18 @@ def test_a_grid_shows_the_pictures_row_by_row(channels):
     assert np.array_equal(sheet[:4, 12:], pictures[2])
     assert np.array_equal(sheet[4:, 6:12], pictures[4])
     assert (sheet[4:, 12:] == 0).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_grid_says_what_its_mark_says(channels):
+    pictures = np.zeros((2, 4, 6, channels), np.uint8)
+    mark = mark_of(painter().facts, "in training, 7 images seen", "seeds 0-1")
+    with Image.open(io.BytesIO(grid(pictures, mark=mark))) as image:
+        assert image.info["xmp"] == packet(mark)
+    assert b"trainedAlgorithmicMedia" in packet(mark)
+    assert b"artgen r3 generator" in packet(mark)
+    with Image.open(io.BytesIO(grid(pictures))) as image:
+        assert "xmp" not in image.info
 
 
 def test_no_seeds_no_pictures():

@@ -8,7 +8,7 @@ from safetensors.torch import save
 
 from artgen.errors import UsageError
 from artgen.models.gans.r3 import Block, sizes
-from artgen.models.gans.registry import build_discriminator, build_generator, names
+from artgen.models.gans.registry import build_discriminator, build_generator, multiple_of, names
 from artgen.models.gans.spec import GanFacts
 from artgen.models.gans.weights import painter_from, to_bytes
 from artgen.training.gan_recipe import load_gan_recipe
@@ -38,13 +38,36 @@ def test_every_architecture_makes_and_judges_its_size(architecture, height, widt
     assert build_discriminator(given, SMALL[architecture])(x, labels).shape == (2,)
 
 
-def test_without_a_stem_odd_sides_work_and_with_one_they_are_refused():
-    given = facts(height=29, width=43, params={**SMALL["r3"], "stem": False})
+@pytest.mark.parametrize("stem", [True, False])
+@pytest.mark.parametrize(("height", "width"), [(29, 43), (28, 43), (255, 30), (29, 28)])
+def test_odd_sides_work_with_and_without_a_stem(height, width, stem):
+    given = facts(height=height, width=width, params={**SMALL["r3"], "stem": stem})
     x = build_generator(given)(torch.randn(2, 8))
-    assert x.shape == (2, 1, 29, 43)
-    assert build_discriminator(given, given.params)(x).shape == (2,)
-    with pytest.raises(UsageError, match="29x43 pixels do not halve"):
-        build_generator(facts(height=29, width=43))
+    assert x.shape == (2, 1, height, width)
+    judge = build_discriminator(given, given.params)
+    last = torch.rand(2, 1, height, width, requires_grad=True)
+    (slope,) = torch.autograd.grad(judge(last).sum(), last, create_graph=True)
+    assert (slope[..., -1, :] != 0).any(), "the last row counts"
+    assert (slope[..., :, -1] != 0).any()
+    slope.square().sum().backward()  # as R1 does
+    assert all(value.grad is None or value.grad.isfinite().all() for value in judge.parameters())
+
+
+def test_an_odd_side_takes_the_weights_of_the_even_one_behind_it():
+    odd, even = facts(height=37, width=63), facts(height=38, width=64)
+    generator, judge = build_generator(even), build_discriminator(even, SMALL["r3"])
+    smaller, other = build_generator(odd), build_discriminator(odd, SMALL["r3"])
+    smaller.load_state_dict(generator.state_dict())
+    other.load_state_dict(judge.state_dict())
+    z = torch.randn(2, 8)
+    whole = generator(z)
+    assert torch.equal(smaller(z), whole[..., :37, :63])
+    padded = torch.nn.functional.pad(whole[..., :37, :63], (0, 1, 0, 1))
+    assert torch.equal(other(whole[..., :37, :63]), judge(padded))
+
+
+def test_the_stages_of_r3_halve_down_to_four_pixels():
+    assert sizes(29, 63, stem=True) == sizes(30, 64, stem=True) == [(15, 32), (8, 16), (4, 8)]
     assert sizes(28, 28, stem=True) == [(14, 14), (7, 7), (4, 4)]
     assert sizes(64, 48, stem=False) == [(64, 48), (32, 24), (16, 12), (8, 6), (4, 3)]
 
@@ -52,6 +75,8 @@ def test_without_a_stem_odd_sides_work_and_with_one_they_are_refused():
 def test_a_size_that_dcgan_cannot_halve_is_told_of_a_recipe_that_takes_it():
     with pytest.raises(UsageError, match="divisible by 4, or the recipe r3"):
         build_generator(facts("dcgan", 38, 100))
+    assert (multiple_of("dcgan"), multiple_of("r3"), multiple_of("mlp")) == (4, 1, 1)
+    build_generator(facts("dcgan", 28 + multiple_of("dcgan"), 100))
     recipe = load_gan_recipe("r3")
     given = facts(recipe.model, 38, 100, params=SMALL["r3"])
     assert build_discriminator(given, {**recipe.discriminator, **SMALL["r3"]})(torch.rand(2, 1, 38, 100)).shape == (

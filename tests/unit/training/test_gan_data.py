@@ -18,10 +18,13 @@ from artgen.codecs.metadata import Metadata
 from artgen.codecs.picture import Picture
 from artgen.codecs.pool import GuardPool
 from artgen.errors import DecoderCrashed, ImageTimeout, UsageError
+from artgen.models.gans.registry import build_generator
+from artgen.models.gans.spec import GanFacts
 from artgen.training import gan_data
 from artgen.training.data import epoch_order, stable_seed
 from artgen.training.gan_data import RealPictures, fitted, load_real
 from artgen.training.gan_recipe import GanRecipe
+from artgen.training.gan_size import sides, size_rule
 
 
 def recipe(**changes) -> GanRecipe:
@@ -146,9 +149,51 @@ def test_data_that_cannot_be_trained_on_is_a_usage_error(data, tmp_path):
     large.mkdir()
     for number in range(2):
         Image.new("RGB", (300, 200)).save(large / f"{number}.png")
-    with pytest.raises(UsageError, match=r"would be 300x200 pixels, as '0\.png' is"):
-        load_real(str(large), recipe())
+    for changes, message in (({"height": 300}, r"height is 300; use 28 to 256"), ({"width": 20}, "width is 20")):
+        with pytest.raises(UsageError, match=message):
+            load_real(str(large), recipe(**changes))
     assert load_real(str(large), recipe(height=28, width=42)).pixels_NCHW.shape == (2, 3, 28, 42)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "changes", "made"),
+    [
+        ("dcgan", (200, 300), {}, (168, 256)),
+        ("r3", (200, 300), {}, (170, 256)),
+        ("dcgan", (45, 30), {}, (44, 28)),
+        ("mlp", (45, 30), {}, (45, 30)),
+        ("dcgan", (10, 4000), {}, (28, 256)),
+        ("dcgan", (1, 1), {}, (28, 28)),
+        ("r3", (3000, 3001), {}, (255, 256)),
+        ("dcgan", (500, 301), {"height": 64}, (64, 256)),
+        ("dcgan", (99, 301), {"width": 64}, (96, 64)),
+        ("dcgan", (256, 28), {}, (256, 28)),
+    ],
+)
+def test_a_size_that_nobody_set_is_made_one_that_the_architecture_takes(model, size, changes, made):
+    settings = recipe(model=model, **changes)
+    assert sides(settings, size) == made
+    told = size_rule(settings, size, "a.png")
+    kept = made == (changes.get("height", size[0]), changes.get("width", size[1]))
+    assert (told == "") == kept
+    if told:
+        assert (
+            f"become {made[1]}x{made[0]} pixels, as 'a.png', the first usable one, has {size[1]}x{size[0]}" in told
+        )
+        assert ("multiples of 4" in told) == (model == "dcgan")
+    facts = GanFacts(model, *made, 3, 8)
+    with torch.device("meta"):
+        build_generator(facts)
+
+
+def test_pictures_of_many_sizes_are_fitted_to_the_first(tmp_path):
+    for number, size in enumerate([(301, 203), (40, 40), (1000, 90)]):
+        Image.new("RGB", size, "red").save(tmp_path / f"{number}.png")
+    real = load_real(str(tmp_path), recipe(model="dcgan"))
+    assert real.pixels_NCHW.shape == (3, 3, 172, 256)
+    assert "become 256x172 pixels, as '0.png'" in real.size_rule
+    assert real.changed["1.png"] == "cropped, resized from 40x40"
+    assert load_real(str(tmp_path), recipe(model="dcgan", height=32, width=32)).size_rule == ""
 
 
 def test_data_that_memory_cannot_hold_is_refused_once_its_size_is_known(data, monkeypatch):

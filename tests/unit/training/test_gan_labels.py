@@ -60,6 +60,13 @@ def test_folders_where_there_is_no_list_or_an_empty_one(data: Path) -> None:
     assert found(data) == (("a", "b"), [0, 0, 1, 1])
 
 
+def test_folders_where_metadata_csv_holds_captions_alone(data: Path) -> None:
+    (data / "metadata.csv").write_text("file_name,text\na/1.png,a cat\n")
+    assert found(data) == found(zipped(data)) == (("a", "b"), [0, 0, 1, 1])
+    (data / "metadata.csv").write_text("file_name,text\n")
+    assert found(data) == (("a", "b"), [0, 0, 1, 1])
+
+
 def test_pictures_beside_the_class_folders_are_left_out(data: Path) -> None:
     Image.new("L", (28, 28), 7).save(data / "cover.png")
     assert found(data) == found(zipped(data)) == (("a", "b"), [0, 0, 1, 1])

@@ -21,6 +21,7 @@ from artgen.models.gans.weights import painter_from
 from artgen.training.gan_data import Reals
 from artgen.training.gan_recipe import GanRecipe, gan_recipe_names, load_gan_recipe
 from artgen.training.gan_run import train_gan
+from artgen.training.gan_scribe import grid_name
 from artgen.training.gan_state import load_gan, save_gan
 from artgen.training.journal import read_log
 from artgen.training.loop_gan import train
@@ -99,8 +100,18 @@ def test_a_run_leaves_a_model_a_log_grids_and_what_became_of_the_data(data, tmp_
     assert sample(painter, [3]).shape == (1, 28, 32, 1)
     told = json.loads((run / "data.json").read_text())
     assert told["images"] == 5
+    assert told["size_rule"] == ""
     assert list(told["unusable"]) == ["a/broken.png"]
-    assert sorted(p.name for p in run.glob("*.png")) == ["fakes-000000.png", "reals.png"]
+    assert sorted(p.name for p in run.glob("*.png")) == [
+        "fakes-000000_040.png",
+        "fakes-000000_080.png",
+        "reals.png",
+    ]
+    for name in ("fakes-000000_080.png", "interpolation.gif"):
+        content = (run / name).read_bytes()
+        assert b"trainedAlgorithmicMedia" in content, name
+        assert b"in training, 80 images seen" in content, name
+    assert b"trainedAlgorithmicMedia" not in (run / "reals.png").read_bytes()
     with Image.open(run / "interpolation.gif") as film:
         assert (film.size, film.n_frames) == ((4 * 32, 4 * 28), 48)  # pyright: ignore[reportAttributeAccessIssue]
     best = painter_from((run / "best.safetensors").read_bytes(), "best")
@@ -108,7 +119,7 @@ def test_a_run_leaves_a_model_a_log_grids_and_what_became_of_the_data(data, tmp_
     looks = [line for line in read_log(str(run)) if "fd_random" in line]
     assert [line["step"] for line in looks] == [10, 20]
     assert all(line["fd_random"] > 0 and line["diversity"] > 0 for line in looks)
-    assert Image.open(run / "fakes-000000.png").size == (8 * 32, 8 * 28)
+    assert Image.open(run / "fakes-000000_040.png").size == (8 * 32, 8 * 28)
     curves = [line for line in read_log(str(run)) if "d_loss" in line]
     assert [line["step"] for line in curves] == [5, 10, 15, 20]
     named = {
@@ -217,6 +228,27 @@ def test_the_default_game_is_learnt():
         means = state.mean(torch.randn(200, 8), None).mean((1, 2, 3))
     assert 0.2 < (means > 0).float().mean() < 0.8
     assert means.abs().mean() > 0.4
+
+
+def test_grids_have_names_of_their_own_that_sort_as_they_were_made():
+    images = [0, 40, 999, 1000, 1001, 123_000, 123_040, 124_000, 10**9, 10**9 + 64]
+    names = [grid_name(number) for number in images]
+    assert names == sorted(set(names))
+    assert names[5:7] == ["fakes-000123.png", "fakes-000123_040.png"]
+
+
+def test_a_size_that_nobody_set_is_told_and_written_down(tmp_path):
+    for number, size in enumerate([(45, 31), (60, 60)]):
+        path = tmp_path / "data" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", size, 99 * number).save(path)
+    told: list[dict] = []
+    settings = replace(gan_ranks.DCGAN, images=2, batch_images=2, shards=1)
+    train_gan(str(tmp_path / "data"), str(tmp_path / "run"), settings, report=lambda line: told.append(dict(line)))
+    rule = json.loads((tmp_path / "run" / "data.json").read_text())["size_rule"]
+    assert "become 44x28 pixels, as '0.png', the first usable one, has 45x31" in rule
+    assert told[0] == {"size_rule": rule, "step": 0}
+    assert [line["size_rule"] for line in read_log(str(tmp_path / "run")) if "size_rule" in line] == [rule]
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(data, tmp_path):

@@ -24,6 +24,8 @@ def of(numbers: list[int]) -> Seeds:
         ("0-1,5, 9-10", [0, 1, 5, 9, 10], "0-1,5,9-10"),
         ("5,3,4,3-4", [3, 4, 5], "3-5"),
         (str(LARGEST_SEED), [LARGEST_SEED], str(LARGEST_SEED)),
+        ("0" * 5000 + "7", [7], "7"),
+        ("000", [0], "0"),
         ("", [], ""),
     ],
 )
@@ -42,6 +44,9 @@ def test_lists_and_ranges(text: str, seeds: list[int], told: str) -> None:
         ("1-2-3", "'1-2-3' is no seed"),
         ("9-3", "runs backwards; use 3-9"),
         (str(2**63), "is too large"),
+        ("9" * 5000, r"9{57}\.\.\. is too large; use 0 to 9223372036854775807"),
+        ("3-" + "9" * 5000, "is too large"),
+        ("1x" + "9" * 5000, r"'1x9{55}\.\.\.' is no seed"),
         ("0-1000000000", "names 1000000001 seeds, more than 1000000000"),
     ],
 )
