@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -12,26 +11,29 @@ from typing import Any
 from artgen import __version__
 from artgen.console import Console
 from artgen.errors import ArtgenError, RunError, UsageError
+from artgen.flags import Parser, add_storage, json_table
 from artgen.flags import add_command as _command
 from artgen.flags import add_flag as _flag
 from artgen.flags import add_job as _add_job
+from artgen.flags import add_settings as _add_settings
 from artgen.flags import add_shared as _add_shared
 from artgen.flags import add_switch as _switch
-from artgen.flags import json_table as _json_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Exit codes: 0 done, 1 can be resumed, 2 wrong usage, 3 done with failed images."""
     try:
         args = vars(parser().parse_args(argv))
-    except SystemExit as stop:  # argparse has printed its message or --help
+    except SystemExit as stop:  # argparse has printed --help or --version
         return int(stop.code or 0)
+    except UsageError as error:
+        return _fail(Console(as_json="--json" in (sys.argv[1:] if argv is None else argv)), error, 2)
     console = Console(as_json=args.pop("json"), quiet=args.pop("quiet"))
     run = args.pop("run")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         if "storage_options" in args:
-            args["storage_options"] = _json_table(args["storage_options"])
+            args["storage_options"] = json_table(args["storage_options"])
         return run(args, console)
     except UsageError as error:
         return _fail(console, error, 2)
@@ -56,8 +58,8 @@ def _fail(console: Console, error: ArtgenError, code: int) -> int:
     return code
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="artgen", description="Restore image archives; generate image sets.")
+def parser() -> Parser:
+    top = Parser(prog="artgen", description="Restore image archives; generate image sets.")
     top.add_argument("--version", action="version", version=f"artgen {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_restore(commands)
@@ -88,7 +90,7 @@ def _add_restore(commands: Any) -> None:
     _flag(command, "--unit-images", "images per unit of work", metavar="N")
     _flag(command, "--on-error", "what a bad image does: record a failed row, or stop", metavar="record|stop")
     _switch(command, "--retry-failed", "do failed images again")
-    _switch(command, "--overwrite", "clear what artgen left in OUTPUT and start anew")
+    _switch(command, "--overwrite", "clear images/ and all else that artgen made in OUTPUT, and start anew")
     _flag(command, "--max-pixels", "refuse images that claim more", metavar="N")
     text = "give up on an image after this time, from its header on; a pass or an encoding under way ends first (0: never)"
     _flag(command, "--image-timeout", text, metavar="S")
@@ -109,14 +111,14 @@ def _restore(args: dict[str, Any], console: Console) -> int:
 
 
 def _run(name: str, command: Any, kind: type[Any], args: dict[str, Any], console: Console) -> int:
-    """Here, or as a job of the cluster whose jobs server --address names."""
+    """Here, or as a job of the cluster whose jobs server --address names (of the commands that have such a flag)."""
     from artgen.config import load
 
     dry_run = args.pop("dry_run", False)
     file, sets = args.pop("config", None), args.pop("set", None)
     detach, interrupt = args.pop("detach", False), args.pop("on_interrupt", "ask")
     config = load(kind, args, file=file, sets=sets)
-    if (config.address or "").startswith(("http://", "https://")):
+    if (getattr(config, "address", None) or "").startswith(("http://", "https://")):
         from artgen.engines.ray_jobs import submit
 
         return submit([name], config, console, detach=detach, interrupt=interrupt, dry_run=dry_run)
@@ -174,20 +176,21 @@ def _add_damage(commands: Any) -> None:
     _flag(command, "--seed", "seed of everything random", metavar="N", type=int)
     _flag(command, "--max-pixels", "leave out images that claim more", metavar="N", type=float)
     _flag(command, "--image-timeout", "give up on an image after this time (0: never)", metavar="S", type=float)
-    _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
+    _add_settings(command)
+    add_storage(command)
 
 
 def _damage(args: dict[str, Any], console: Console) -> int:
-    from artgen.commands.damage import damage
+    from artgen.commands.damage import DamageConfig, damage
 
-    return damage(args, console)
+    return _run("damage", damage, DamageConfig, args, console)
 
 
 def _add_report(commands: Any) -> None:
     command = _command(commands, "report", _report, "Write OUTPUT/report.html anew.")
     command.add_argument("output", help="OUTPUT of an earlier run")
     _flag(command, "--sample", "pictures to show", metavar="N", type=int)
-    _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
+    add_storage(command)
 
 
 def _report(args: dict[str, Any], console: Console) -> int:
@@ -199,7 +202,7 @@ def _report(args: dict[str, Any], console: Console) -> int:
 def _add_status(commands: Any) -> None:
     command = _command(commands, "status", _status, "Say how far the run in OUTPUT is, from any machine.")
     command.add_argument("output", help="OUTPUT of a run, under way or not")
-    _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
+    add_storage(command)
 
 
 def _status(args: dict[str, Any], console: Console) -> int:
@@ -227,7 +230,7 @@ def _add_evaluate(commands: Any) -> None:
     _flag(command, "--out", "folder for evaluation.json and panel.png", metavar="FOLDER")
     _flag(command, "--seed", "seed of the damage", metavar="N", type=int)
     _flag(command, "--device", "where the model runs", metavar="auto|cpu|cuda|mps")
-    _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
+    add_storage(command)
 
     command = _command(kinds, "gan", _evaluate, "How near generated pictures are to real ones, and how varied.")
     command.set_defaults(kind="gan")
@@ -244,7 +247,8 @@ def _add_evaluate(commands: Any) -> None:
     _flag(command, "--seed", "first seed", metavar="N", type=int)
     _flag(command, "--device", "where the models run", metavar="auto|cpu|cuda|mps")
     _flag(command, "--precision", "of the generator; auto: fp32", metavar="auto|fp32|bf16|fp16")
-    _flag(command, "--storage-options", "options of the fsspec storage as JSON; never logged", metavar="JSON")
+    _add_settings(command)
+    add_storage(command)
 
 
 def _evaluate(args: dict[str, Any], console: Console) -> int:

@@ -137,7 +137,7 @@ class GenerateConfig(RunConfig):
     seeds: `0-9999,20000`; None: 0-63, or none where only an interpolation is asked for. classes: names or numbers; the
     class of a seed is classes[seed modulo their number], and one named twice is twice as frequent (none given: all of the
     model's). truncation: 0 (the mean
-    picture) to 1 (all variety). grid: pictures of grid.png, 0 for none. interpolate: seeds that frames lead along,
+    picture) to 1 (all variety). grid: pictures of grid.png (None: no grid). interpolate: seeds that frames lead along,
     `frames` from each to the next. data: the training pictures, in which the report looks for the nearest of each sample.
     seed: of the samples that the report shows; pictures follow from `seeds` alone.
     """
@@ -147,7 +147,7 @@ class GenerateConfig(RunConfig):
     classes: tuple[str, ...] = ()
     truncation: float = 1.0
     format: Literal["png", "jpeg", "webp"] = "png"
-    grid: int = 0
+    grid: int | None = None
     interpolate: str | None = None
     frames: int = FRAMES
     data: str | None = None
@@ -168,7 +168,7 @@ class GenerateConfig(RunConfig):
             raise UsageError(
                 f"truncation {self.truncation} is out of range: use 0 (the mean picture) to 1 (all variety)"
             )
-        if not 0 <= self.grid <= MOST_GRID:
+        if self.grid is not None and not 1 <= self.grid <= MOST_GRID:
             raise UsageError(f"grid {self.grid} is out of range: use 1 to {MOST_GRID} pictures")
         if not 2 <= self.frames <= MOST_FRAMES:
             raise UsageError(f"frames {self.frames} is out of range: use 2 to {MOST_FRAMES}")
@@ -302,7 +302,8 @@ def _scalar(key: str, value: Any, kind: type) -> Any:
                 str(value).lower()
             ]
         if kind is int:
-            number = float(value)
+            # A float has no room for a seed of 19 digits.
+            number = value if isinstance(value, int) else float(value)
             if number != int(number):
                 raise ValueError
             return int(number)

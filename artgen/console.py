@@ -41,10 +41,12 @@ class Console:
             print(text if text is not None else _lines(facts), flush=True)  # noqa: T201
 
     def unfinished(self, facts: dict[str, Any], text: str) -> None:
-        """`result` of a command that did not come to its end: `quiet` is about progress, and does not hide this."""
-        self.result(facts, text)
-        if self.quiet and not self.as_json:
-            self.error(text)
+        """What there is to tell of a command that did not come to its end: `text` on stderr, whatever the flags, and with
+        --json the facts on stdout.
+        """
+        if self.as_json:
+            self.result(facts)
+        self.error(text)
 
     def error(self, text: str) -> None:
         """What went wrong, on stderr."""
@@ -75,7 +77,8 @@ class Console:
 
     def image(self, row: Row) -> None:
         """For engines that report each image."""
-        self._advance(1, row.status == "failed", (row.width or 0) * (row.height or 0))
+        failed = row.status == "failed"
+        self._advance(1, failed, 0 if failed else (row.width or 0) * (row.height or 0))
 
     def unit(self, outcome: Outcome) -> None:
         """For engines that report units and not images."""
@@ -108,5 +111,12 @@ class Console:
             self._bar = None
 
 
-def _lines(facts: dict[str, Any]) -> str:
-    return "\n".join(f"{key}: {value}" for key, value in facts.items())
+def _lines(facts: dict[str, Any], indent: str = "") -> str:
+    lines = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}:", _lines(value, indent + "  ")] if value else [f"{indent}{key}: none"]
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            lines.append(f"{indent}{key}: {'none' if shown is None else shown}")
+    return "\n".join(lines)

@@ -105,8 +105,9 @@ def _webp(
     grey = pixels.shape[2] == 1
     if grey:
         pixels = np.repeat(pixels, 3, axis=2)
+        notes.append("grey written as RGB, as WebP holds no grey")
     if metadata.icc is not None and grey:
-        notes.append("left out: a grey profile, as WebP holds grey as RGB")
+        notes.append("left out: a grey profile, which does not fit RGB")
     elif metadata.icc is not None:
         extra["icc_profile"] = metadata.icc
     if metadata.exif is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from artgen.errors import DecodeFailed, ImageError, TooManyPixels, UnsupportedImage
+from artgen.text import count
 
 # Sound files of kinds that are not read. Vector formats would run a program or fetch from elsewhere.
 _UNSUPPORTED = (
@@ -37,10 +38,16 @@ _KNOWN = (
 
 def too_many(width: int, height: int, limit: int) -> TooManyPixels:
     """The error for a picture of more than `limit` pixels."""
-    return TooManyPixels(
-        f"{width} x {height} = {width * height / 1e6:.1f} megapixels, more than the limit of {limit / 1e6:.1f} "
-        "(raise --max-pixels to allow it)"
-    )
+    return TooManyPixels(f"{width} x {height} = {_beyond(width * height, limit)}")
+
+
+def _beyond(pixels: int, limit: int) -> str:
+    """Both in megapixels, unless those would tell nothing: of small pictures, and where the two look the same."""
+    claimed, allowed = f"{pixels / 1e6:.1f}", f"{limit / 1e6:.1f}"
+    unit = "megapixels"
+    if limit < 1e6 or claimed == allowed:
+        claimed, allowed, unit = count(pixels), count(limit), "pixels"
+    return f"{claimed} {unit}, more than the limit of {allowed} (raise --max-pixels to allow it)"
 
 
 def not_an_image(data: bytes) -> ImageError:
@@ -70,8 +77,9 @@ def explain(error: Exception, data: bytes, label: str, limit: int) -> ImageError
         return error
     if isinstance(error, Image.DecompressionBombError):
         claimed = re.search(r"\d+", str(error))
-        pixels = f"{int(claimed[0]) / 1e6:.1f} megapixels" if claimed else "a picture"
-        return TooManyPixels(f"{pixels}, more than the limit of {limit / 1e6:.1f} (raise --max-pixels to allow it)")
+        if claimed is None:
+            return TooManyPixels(f"more than the limit of {count(limit)} pixels (raise --max-pixels to allow it)")
+        return TooManyPixels(_beyond(int(claimed[0]), limit))
     if isinstance(error, MemoryError):
         return DecodeFailed(f"{label or 'the image'} needs more memory than its decoder may use")
     if isinstance(error, Image.UnidentifiedImageError):

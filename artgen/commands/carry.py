@@ -98,7 +98,9 @@ def conclude(plan: Plan, config: RunConfig, run: dict[str, Any], console: Consol
         left = sum(ref.images for ref in plan.pending(Ledger(config.output, config.storage_options)))
         facts["left"] = left
         text = f"{run['ended']}; {plural(left, 'image')} left: the same command goes on from here"
-        console.unfinished(facts, text)
+        kind, _, _ = run["ended"].partition(":")
+        error = RunError.__name__ if kind == "interrupted" else kind
+        console.unfinished({**facts, "error": error, "message": text, "exit_code": 1}, text)
         return 1
     facts["report"] = write_report(config.output, config.storage_options)
     rate = f"{run['megapixels_per_second']:g} MP/s"

@@ -7,12 +7,13 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from artgen.codecs.guard import Guard
 from artgen.codecs.picture import Picture
-from artgen.commands.places import place
+from artgen.commands.places import check_apart, check_may_be_made, check_writable, place
 from artgen.config import IMAGE_TIMEOUT_S, MAX_PIXELS, check_limits
 from artgen.console import Console
 from artgen.errors import ImageError, RunError, StorageError, UsageError
@@ -38,24 +39,60 @@ RANGES: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 
 
-def damage(args: dict[str, Any], console: Console) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamageConfig:
+    """Everything that `artgen damage` can be told. Operators: None or False where the damage is not asked for."""
+
+    input: str
+    output: str
+    noise: float | None = None
+    salt_pepper: float | None = None
+    missing: float | None = None
+    holes: bool = False
+    scratches: bool = False
+    jpeg: int | None = None
+    blur: bool = False
+    fade: bool = False
+    mixture: bool = False
+    seed: int = 0
+    max_pixels: int = MAX_PIXELS
+    image_timeout: float = IMAGE_TIMEOUT_S
+    storage_options: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(self.max_pixels, self.image_timeout)
+        if not self.strengths:
+            raise UsageError(f"no damage is named: use one or more of --{', --'.join(ORDER)}".replace("_", "-"))
+        for name in self.strengths.keys() - SWITCHES.keys():
+            flag = name.replace("_", "-")
+            check_strength(flag, self.strengths[name], f"--{flag} {self.strengths[name]:g}")
+
+    @property
+    def strengths(self) -> dict[str, float]:
+        """By operator, in the order in which they are applied. 0 is a strength as well."""
+        given: dict[str, Any] = {name: getattr(self, name) for name in ORDER}
+        asked = {name: value for name, value in given.items() if value is not None and value is not False}
+        return asked | {name: SWITCHES[name] for name in asked if name in SWITCHES}
+
+
+def damage(config: DamageConfig, console: Console, *, dry_run: bool = False) -> int:
     """Writes OUTPUT/images/<name>.png, OUTPUT/masks/<name>.png where parts are lost, and last OUTPUT/damage.jsonl.
 
     The damage of an image follows from (seed, key) alone, so after an end before time the same command does the rest and
     the bytes are the same. Exit codes: 0, or 3 if images could not be read. Raises UsageError for an OUTPUT that holds
     anything else, RunError (exit code 1) for what the same command goes on from.
     """
-    source, output, options = args["input"], args["output"], args.get("storage_options")
-    strengths, seed = _strengths(args), args.get("seed", 0)
-    max_pixels, timeout_s = args.get("max_pixels", MAX_PIXELS), args.get("image_timeout", IMAGE_TIMEOUT_S)
-    check_limits(max_pixels, timeout_s)
-    most_bytes = archive.most_bytes(int(max_pixels))
+    source, output, options = config.input, config.output, config.storage_options
+    strengths, seed = config.strengths, config.seed
+    most_bytes = archive.most_bytes(config.max_pixels)
+    check_apart(output, {"INPUT": source})
+    check_may_be_made(output)
     record = Record(output, options)
     with (
         TemporaryDirectory(dir=scratch.folder()) as indexes,
         Listing(place(source), archive.scan(source, options, cache_dir=indexes, exclude=output)) as listed,
         archive.Reader(options, indexes) as reader,
-        Guard(int(max_pixels), timeout_s or None) as guard,
+        Guard(config.max_pixels, config.image_timeout or None) as guard,
     ):
         if not listed.count():
             raise UsageError(f"INPUT {uri.shown(source)} holds no image ({listed.skipped} other files)")
@@ -67,7 +104,11 @@ def damage(args: dict[str, Any], console: Console) -> int:
             return _damaged(entry, picture_of, output, strengths, seed, options)
 
         settings = {"input": place(source), "files": listed.digest(), "seed": seed, "damage": strengths}
-        atomic.check_writable(uri.join(output, FOLDER), options)
+        if dry_run:
+            record.read(settings)
+            console.result(_described(config, listed, len(record.lines)))
+            return 0
+        check_writable(output, FOLDER, options)
         with only_driver(output, console.say, options, FOLDER):
             record.begin(settings)
             if record.lines:
@@ -79,6 +120,15 @@ def damage(args: dict[str, Any], console: Console) -> int:
     text = f"{plural(facts['images'], 'image')} damaged, {failed} failed: {facts['output']}"
     console.result(facts, f"{text}; to go on: {_next_command(output, options)}")
     return 3 if failed else 0
+
+
+def _described(config: DamageConfig, listed: Listing, done: int) -> dict[str, Any]:
+    """What --dry-run prints."""
+    return {
+        "input": uri.shown(config.input), "output": uri.shown(config.output), "images": listed.count(), "skipped": listed.skipped,
+        "damage": config.strengths, "seed": config.seed, "max_pixels": config.max_pixels,
+        "image_timeout": config.image_timeout, "done": done, "left": listed.count() - done,
+    }  # fmt: skip
 
 
 def _next_command(output: str, options: uri.Options | None) -> str:
@@ -114,20 +164,9 @@ def check_strength(name: str, strength: float, flag: str) -> None:
         raise UsageError(f"{flag} is out of range: use {low:g} to {high:g}")
 
 
-def _strengths(args: dict[str, Any]) -> dict[str, float]:
-    # A flag that was not given leaves no trace, and 0 is a strength as well.
-    strengths: dict[str, float] = {n: SWITCHES[n] if n in SWITCHES else args[n] for n in ORDER if n in args}
-    if not strengths:
-        raise UsageError(f"no damage is named: use one or more of --{', --'.join(ORDER)}".replace("_", "-"))
-    for name in strengths.keys() - SWITCHES.keys():
-        flag = name.replace("_", "-")
-        check_strength(flag, strengths[name], f"--{flag} {strengths[name]:g}")
-    return strengths
-
-
 class Record:
     """What is done in an OUTPUT: a line of JSON for each picture, by key, kept in _damage/record.jsonl below one line of
-    the settings. Raises UsageError for an OUTPUT that holds something else; what it holds is read at `begin`.
+    the settings. Raises UsageError for an OUTPUT that holds something else; what it holds is read at `read` and `begin`.
     """
 
     def __init__(self, output: str, options: uri.Options | None = None) -> None:
@@ -153,7 +192,14 @@ class Record:
         )
 
     def begin(self, settings: dict[str, Any]) -> None:
-        """Reads what earlier commands did; OUTPUT must be locked. Raises UsageError where they had other settings or files."""
+        """Reads what earlier commands did, and is theirs to go on; OUTPUT must be locked. Raises UsageError as `read` does."""
+        self.read(settings)
+        atomic.sweep(self._output, self._options)
+        self._settings = settings
+        self.save()
+
+    def read(self, settings: dict[str, Any]) -> None:
+        """What earlier commands did, without a change. Raises UsageError where they had other settings or files."""
         if (kept := uri.read_or_none(self._place, self._options)) is not None:
             # Not splitlines: a key may hold what Unicode counts as the end of a line, too.
             earlier, *lines = kept.decode().rstrip("\n").split("\n")
@@ -171,9 +217,6 @@ class Record:
                 f"OUTPUT {uri.shown(self._output)} was made with other settings ({'; '.join(differing)}): give the same, or "
                 "choose a new folder (nothing was changed)"
             )
-        atomic.sweep(self._output, self._options)
-        self._settings = settings
-        self.save()
 
     def add(self, key: str, line: str) -> None:
         """Lines end up in the order in which they are added, also those of an earlier command."""

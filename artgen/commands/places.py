@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,8 @@ from artgen.config import GenerateConfig, RestoreConfig, RunConfig
 from artgen.errors import StorageError, UsageError
 from artgen.storage import atomic, uri
 from artgen.storage.ledger import Ledger
+from artgen.text import plural
+from artgen.work import foreign
 from artgen.work import plan as plans
 from artgen.work.lock import NAME as LOCK
 
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from artgen.work.seed_listing import SeedListing
 
 OVERWRITING = "overwriting"
+_ELSEWHERE = "choose a folder that you may write to"
 _PLACES = ("input", "output", "masks", "model", "data")
 
 
@@ -68,11 +74,19 @@ def _pem(path: str, options: dict[str, Any] | None) -> bytes:
 
 def check_places(config: RestoreConfig) -> None:
     """INPUT, masks and OUTPUT must be apart, so that no run reads what it writes, or clears what it reads."""
-    target = uri.normal(config.output)
-    for name, given in (("INPUT", config.input), ("--masks", config.masks)):
+    check_apart(config.output, {"INPUT": config.input, "--masks": config.masks})
+
+
+def check_apart(output: str, reads: Mapping[str, str | None]) -> None:
+    """That no place of `reads` lies in OUTPUT, nor OUTPUT in it. reads: by what the command calls them; None: not given.
+
+    Raises UsageError.
+    """
+    target, output = uri.normal(output), uri.shown(output)
+    for name, given in reads.items():
         if given is None:
             continue
-        source, shown, output = uri.normal(given), uri.shown(given), uri.shown(config.output)
+        source, shown = uri.normal(given), uri.shown(given)
         if source == target or target.startswith(source.rstrip("/") + "/"):
             raise UsageError(f"OUTPUT {output} lies in {name} {shown}: choose an OUTPUT outside of it")
         if source.startswith(target.rstrip("/") + "/"):
@@ -82,12 +96,45 @@ def check_places(config: RestoreConfig) -> None:
 def check_output(config: RunConfig) -> None:
     """Refuses an OUTPUT that cannot be written or that artgen did not make."""
     check_made_by_artgen(config.output, config.storage_options)
-    atomic.check_writable(uri.join(config.output, "_artgen"), config.storage_options)
+    check_writable(config.output, "_artgen", config.storage_options)
+
+
+def check_writable(output: str, folder: str, options: uri.Options | None) -> None:
+    """Makes `folder` in OUTPUT and tries to write to it. Raises UsageError, which names OUTPUT and not what was tried."""
+    try:
+        atomic.check_writable(uri.join(output, folder), options)
+    except UsageError as error:
+        failed = error.__cause__
+        if not isinstance(failed, StorageError | OSError):
+            raise
+        reason = failed.__cause__ or failed
+        full = isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = "free some space or choose another OUTPUT" if full else _ELSEWHERE
+        raise UsageError(
+            f"OUTPUT {uri.shown(output)} cannot be written to: {uri.explain(reason)}; {fix}"
+        ) from error
+
+
+def check_may_be_made(output: str) -> None:
+    """That nothing stands in the way of a local OUTPUT, as far as a look tells. Raises UsageError."""
+    if not uri.is_local(output):
+        return
+    above = uri.local_path(output)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        reason = "it is a file" if above == uri.local_path(output) else f"{above} is no folder"
+    elif not os.access(above, os.W_OK | os.X_OK):
+        reason = f"you may not write to {above}"
+    else:
+        return
+    raise UsageError(f"OUTPUT {uri.shown(output)} cannot be written to: {reason}; {_ELSEWHERE}")
 
 
 def check_made_by_artgen(output: str, options: uri.Options | None) -> None:
     """Refuses an OUTPUT that holds other things, or cannot be listed, without a change to it. Raises UsageError."""
     shown = uri.shown(output)
+    check_may_be_made(output)
     try:
         found = uri.names(output, options)
     except StorageError as error:
@@ -123,15 +170,18 @@ def left_to_do(
     return listed.count() if held is None else sum(ref.images for ref in held.pending(Ledger(output, options)))
 
 
-def clear_output(config: RunConfig, asked: dict[str, Any]) -> None:
+def clear_output(config: RunConfig, asked: dict[str, Any], say: Callable[[str], None] | None = None) -> None:
     """Removes what killed processes left; on --overwrite all that artgen made, unless the same command has done so already
     and was interrupted after it. asked: what makes a command another: its settings and what it is to work on.
+    say: is told of files among the pictures that artgen did not make, which go as well.
 
     Rows go first: a crash in between leaves pictures without rows, which are planned again.
     """
     options = config.storage_options
     atomic.sweep(config.output, options)
     if clears_output(config, asked):
+        if say is not None and (others := foreign.count(config.output, options)):
+            say(f"--overwrite: {plural(others, 'file')} below images/ that artgen did not make will be removed too")
         made = ("images", "parquet", "shards", "grid.png", "interpolation", "report.html")
         for name in ("_artgen/current.json", "manifest", *made):
             uri.remove(uri.join(config.output, *name.split("/")), options)

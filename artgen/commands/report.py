@@ -22,12 +22,15 @@ from artgen.work import plan as plans
 from artgen.work import runlog
 
 DECODE_TIMEOUT_S = 30.0
+MOST_SAMPLE = 10_000  # the page holds its pictures, and more would open in no browser
 
 
 def report(
     output: str, console: Console, *, sample: int | None = None, storage_options: dict[str, Any] | None = None
 ) -> int:
     """sample: pictures to show; None: as many as the page has by itself. Raises UsageError where OUTPUT holds no run."""
+    if sample is not None and not 0 <= sample <= MOST_SAMPLE:
+        raise UsageError(f"--sample {sample} is out of range: use 0 to {MOST_SAMPLE} pictures")
     if runlog.read(output, storage_options) is None:
         raise UsageError(
             f"{output} holds no run of artgen (no _artgen/run.json): give the OUTPUT of an earlier command"

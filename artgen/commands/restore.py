@@ -19,12 +19,13 @@ from artgen.commands.places import (
     options_of_model,
     place,
 )
-from artgen.config import EXTENSIONS, RestoreConfig
+from artgen.config import EXTENSIONS, RestoreConfig, worker_range
 from artgen.console import Console
 from artgen.errors import StorageError, UsageError
 from artgen.records import Skipped, Source
 from artgen.storage import archive, atomic, kind, scratch, uri
 from artgen.storage.listing import resolve
+from artgen.text import plural
 from artgen.work import plan as plans
 from artgen.work.listing import Listing, stem
 from artgen.work.lock import only_driver
@@ -51,18 +52,19 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
             restorer, job = make_job(config, engine.devices())
             settings = settings_of(config, job)
             if dry_run:
-                facts = describe(config, engine.name, listed, settings)
+                facts = describe(config, engine.name, listed, settings, job)
                 left = left_to_do(config, asked_of(config, settings), listed, settings)
                 console.result({**facts, "done": facts["images"] - left, "left": left})
                 return 0
             check_output(config)
             with only_driver(config.output, console.say, config.storage_options):
-                clear_output(config, asked_of(config, settings))
+                clear_output(config, asked_of(config, settings), console.say)
                 keep_indexes(indexes, config)
                 plan = plans.prepare(
                     listed, config.output, settings, unit_images=config.unit_images,
                     retry_failed=config.retry_failed, options=config.storage_options, say=console.say,
                 )  # fmt: skip
+                tell_foreign(listed, console)
                 for skipped in listed.first_skipped[:5]:
                     console.say(f"skipped {skipped.key!r}: {skipped.reason}")
                 return carry(engine, plan, restorer, job, config, console)
@@ -75,21 +77,22 @@ def list_input(config: RestoreConfig, indexes: str) -> Listing:
         cache_dir = kept if uri.exists(kept, config.storage_options) else indexes
     except StorageError as error:
         raise UsageError(f"OUTPUT {uri.shown(config.output)} cannot be used: {error}") from error
-    found = _scan(config.input, config, cache_dir)
+    found = _scan(config.input, config, cache_dir, "INPUT")
     if config.masks is None:
         return Listing(place(config.input), found)
-    paired = _is_picture(config.input, config) and _is_picture(config.masks, config)
-    return Listing(place(config.input), found, _scan(config.masks, config, cache_dir), paired=paired)
+    paired = _is_picture(config.input, config, "INPUT") and _is_picture(config.masks, config, "--masks")
+    return Listing(place(config.input), found, _scan(config.masks, config, cache_dir, "--masks"), paired=paired)
 
 
-def _is_picture(source: str, config: RestoreConfig) -> bool:
+def _is_picture(source: str, config: RestoreConfig, label: str) -> bool:
     """Whether this is one file that is an image, not a folder (of one, perhaps) or an archive."""
-    return resolve(source, config.storage_options).alone and kind.of(uri.shown(source)) in ("image", "unknown")
+    found = kind.of(uri.shown(source))
+    return resolve(source, config.storage_options, label).alone and found in ("image", "unknown")
 
 
-def _scan(source: str, config: RestoreConfig, cache_dir: str) -> Iterator[Source | Skipped]:
-    """OUTPUT is left out: a glob may match it too."""
-    return archive.scan(source, config.storage_options, cache_dir=cache_dir, exclude=config.output)
+def _scan(source: str, config: RestoreConfig, cache_dir: str, label: str) -> Iterator[Source | Skipped]:
+    """OUTPUT is left out: a glob may match it too. label: what the command calls `source`."""
+    return archive.scan(source, config.storage_options, cache_dir=cache_dir, exclude=config.output, label=label)
 
 
 def indexes_of(config: RestoreConfig) -> str:
@@ -135,7 +138,7 @@ def make_job(config: RestoreConfig, devices: Devices) -> tuple[Restorer, Restore
         batch=config.batch or (16 if device != "cpu" else 1), quality=config.quality, mask_from_alpha=config.mask_from_alpha,
         max_pixels=config.max_pixels, image_timeout=config.image_timeout, storage_options=config.storage_options,
         index_folder=indexes_of(config), credentials=credentials_of(config), model_options=model_options,
-        masks=config.masks is not None,
+        masks=config.masks is not None, as_source=config.format == "source",
     )  # fmt: skip
     if here != "cpu":
         restorer.to(torch.device(here))
@@ -156,14 +159,23 @@ def settings_of(config: RestoreConfig, job: RestoreJob) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def describe(config: RestoreConfig, engine: str, listed: Listing, settings: dict[str, Any]) -> dict[str, Any]:
+def describe(
+    config: RestoreConfig, engine: str, listed: Listing, settings: dict[str, Any], job: RestoreJob
+) -> dict[str, Any]:  # fmt: skip
     """What --dry-run prints."""
+    from artgen.engines.local import MOST_FEEDERS, cores
+
     images = listed.count()
     size = config.unit_images or plans.default_unit_images(images)
+    # As the local engine counts its threads; how many actors a cluster has room for shows when it is up.
+    here = engine == "local"
+    threads = max(1, min((worker_range(config.workers) or (0, min(cores(), MOST_FEEDERS)))[1], images))
     return {
         "input": uri.shown(config.input), "output": uri.shown(config.output), "images": images,
         "skipped": listed.skipped, "masked": listed.masked,
-        "unit_images": size, "units": -(-images // size), "engine": engine, "workers": config.workers, "settings": settings,
+        "unit_images": size, "units": -(-images // size), "engine": engine, "workers": threads if here else config.workers,
+        "model": uri.shown(config.model), "device": job.device, "batch": job.batch, "max_pixels": job.max_pixels,
+        "image_timeout": job.image_timeout, "on_error": config.on_error, "settings": settings,
     }  # fmt: skip
 
 
@@ -181,6 +193,14 @@ def tell_masks(config: RestoreConfig, listed: Listing, console: Console) -> None
         f"{listed.masked} of {images} images have a mask, {listed.unmatched} masks match no image: a mask has the relative "
         "path of its image, with any extension"
     )
+
+
+def tell_foreign(listed: Listing, console: Console) -> None:
+    """Says that OUTPUT holds files of somebody else, so that other names of pictures are no riddle."""
+    if listed.foreign:
+        console.say(
+            f"{plural(listed.foreign, 'file')} below images/ that artgen did not make: left as found, no picture takes such a name"
+        )
 
 
 def check_found(config: RestoreConfig, listed: Listing) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pickle import UnpicklingError  # noqa: TID251 (the exception only; torch's weights-only reader raises it)
 
 import safetensors
@@ -18,7 +19,9 @@ from artgen.models import place, registry
 from artgen.models.header import metadata_of
 from artgen.models.spec import Facts, Restorer
 from artgen.storage import uri
+from artgen.text import nearest
 
+_IDENTITY = "identity"  # has no weights to ship
 _KINDS = "a name, a run folder, a .safetensors file or a .pth file with weights only"
 
 
@@ -40,7 +43,7 @@ def load(model: str, options: uri.Options | None = None) -> Restorer:
             "(many tools convert: look for 'pth to safetensors')"
         )
     if not suffix and "/" not in model and not uri.exists(model):
-        registry.build(model)  # raises: lists the known names
+        raise UsageError(f"no model is called {model!r}; {nearest(model, registry.names(), _known())}")
     if suffix not in (".safetensors", ".pth"):
         model = place.in_folder(model)
     return _loaded(place.read(model, "model", _KINDS, options), uri.shown(model), is_pth=suffix == ".pth")
@@ -62,11 +65,25 @@ def _loaded(data: bytes, name: str, *, is_pth: bool) -> Restorer:
     return Restorer(_fill(facts, tensors, name), facts, sha256)
 
 
+def _known() -> str:
+    """Which names there are, and which of them are of no use before a training."""
+    shipped = [name for name in registry.names() if name == _IDENTITY or _shipped(name).is_file()]
+    others = [name for name in registry.names() if name not in shipped]
+    return (
+        f"shipped: {', '.join(shipped)}; to be trained first: {', '.join(others)} (`artgen train restorer DATA RUN --recipe "
+        "NAME`, then --model RUN)"
+    )
+
+
+def _shipped(name: str) -> Traversable:
+    return resources.files("artgen.models").joinpath("weights", f"{name}.safetensors")
+
+
 def _load_named(name: str) -> Restorer:
-    if name == "identity":
+    if name == _IDENTITY:
         module, facts = registry.build(name)
         return Restorer(module, facts, hashlib.sha256(b"artgen identity").hexdigest())
-    file = resources.files("artgen.models").joinpath("weights", f"{name}.safetensors")
+    file = _shipped(name)
     if not file.is_file():
         raise UsageError(
             f"the model {name!r} has no shipped weights; train it (`artgen train restorer DATA RUN --recipe {name}`) "

@@ -36,6 +36,7 @@ def scan(
     cache_dir: str | None = None,
     max_bytes: int = MAX_BYTES,
     exclude: str = "",
+    label: str = "INPUT",
 ) -> Iterator[Source | Skipped]:
     """Streams every image of INPUT and what is not one, in an order that is always
     the same. Archives are indexed, not read; a container or member that cannot be read is a Source with
@@ -45,16 +46,16 @@ def scan(
     cache_dir: folder (path or URI) for the seek points of .tar.gz archives, which cost one pass to find; give
     the same to Reader. Without it each Reader finds them again, once for each archive.
     max_bytes: archive members that unpack to more are refused.
-    exclude: a folder that is not listed (OUTPUT inside INPUT).
+    exclude: a folder that is not listed (OUTPUT inside INPUT). label: what the command calls INPUT.
     Raises UsageError at once when INPUT does not exist or cannot be one, StorageError when a store fails.
     """
-    root = listing.resolve(input_uri, options)
+    root = listing.resolve(input_uri, options, label)
     if root.alone:
         item = next(listing.items(root))
         found = kind.of(item.name)
         if item.skip or found in ("other", "foreign"):
             raise UsageError(
-                f"INPUT {uris.shown(input_uri)!r} is not an image or a readable archive "
+                f"{label} {uris.shown(input_uri)!r} is not an image or a readable archive "
                 f"({item.skip or 'by its extension'}); give an image, a folder, a .tar, .tar.gz, .zip or .parquet"
             )
     return _scan(root, Reader(options, cache_dir), max_bytes, exclude)

@@ -55,26 +55,26 @@ class Root:
         return any(self.pattern.match("/".join(parts[:n])) for n in depths if n <= len(parts))
 
 
-def resolve(input_uri: str, options: uris.Options | None = None) -> Root:
-    """Looks an INPUT up. Raises UsageError, with what lies nearby, when nothing is there."""
+def resolve(input_uri: str, options: uris.Options | None = None, label: str = "INPUT") -> Root:
+    """Looks an INPUT up. label: what the command calls it. Raises UsageError, with what lies nearby, when nothing is there."""
     if uris.is_local(input_uri):
         fs, path = None, os.path.abspath(uris.local_path(input_uri))
-        found = _local_type(path)
+        found = _local_type(path, label)
     elif "::" in input_uri.partition("://")[0] or "::" in input_uri.rpartition("://")[0]:
-        raise UsageError(f"INPUT {uris.shown(input_uri)!r} is a chained URL; give the archive itself")
+        raise UsageError(f"{label} {uris.shown(input_uri)!r} is a chained URL; give the archive itself")
     elif uris.scheme(input_uri) in ("http", "https") and "?" in input_uri:
         raise UsageError(
-            f"INPUT {uris.shown(input_uri)!r} has a query, which may hold a secret that plan and manifest would tell: download "
+            f"{label} {uris.shown(input_uri)!r} has a query, which may hold a secret that plan and manifest would tell: download "
             "the file first, or read it from its store (s3://, az://, gs://) with --storage-options"
         )
     else:
         fs, path = uris.filesystem(input_uri, options)
-        found = _remote_type(fs, path, input_uri)
+        found = _remote_type(fs, path, input_uri, label)
     if found:
         return Root(path, fs, alone=found == "file")
     if _MAGIC.search(path):
-        return _glob(path, fs)
-    raise UsageError(f"INPUT {readable(uris.shown(input_uri))!r} does not exist; {_nearby(path, fs)}")
+        return _glob(path, fs, label)
+    raise UsageError(f"{label} {readable(uris.shown(input_uri))!r} does not exist; {_nearby(path, fs)}")
 
 
 def items(root: Root, exclude: str = "") -> Iterator[Item]:
@@ -206,7 +206,7 @@ def _remote_file(fs: AbstractFileSystem, path: str, name: str, info: dict) -> It
     return Item(name, fs.unstrip_protocol(path), -1 if size is None else int(size), uris.version_of(info))
 
 
-def _glob(path: str, fs: AbstractFileSystem | None) -> Root:
+def _glob(path: str, fs: AbstractFileSystem | None, label: str) -> Root:
     from fsspec.utils import glob_translate
 
     magic = _MAGIC.search(path)
@@ -215,31 +215,31 @@ def _glob(path: str, fs: AbstractFileSystem | None) -> Root:
     try:
         regex = re.compile(glob_translate(pattern))
     except ValueError as error:
-        raise UsageError(f"INPUT {readable(path)!r} is not a pattern: {error}") from error
+        raise UsageError(f"{label} {readable(path)!r} is not a pattern: {error}") from error
     literal = _MAGIC.split(pattern)[0]
     levels = 0 if "**" in pattern else pattern.count("/") + 1
     root = Root(base or "/", fs, False, regex, levels, literal)
     if next(items(root), None) is None:
-        raise UsageError(f"INPUT {readable(path)!r} matches nothing; {_nearby(f'{base}/{literal}', fs)}")
+        raise UsageError(f"{label} {readable(path)!r} matches nothing; {_nearby(f'{base}/{literal}', fs)}")
     return root
 
 
-def _local_type(path: str) -> str:
+def _local_type(path: str, label: str) -> str:
     try:
         return "folder" if stat.S_ISDIR(os.stat(path).st_mode) else "file"
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except (OSError, ValueError) as error:
-        raise UsageError(f"INPUT {readable(path)!r} cannot be opened: {uris.explain(error)}") from error
+        raise UsageError(f"{label} {readable(path)!r} cannot be opened: {uris.explain(error)}") from error
 
 
-def _remote_type(fs: AbstractFileSystem, path: str, shown: str) -> str:
+def _remote_type(fs: AbstractFileSystem, path: str, shown: str, label: str) -> str:
     try:
         return "file" if fs.info(path)["type"] == "file" else "folder"
     except FileNotFoundError:
         return ""
     except Exception as error:
-        raise UsageError(f"INPUT {uris.shown(shown)!r} cannot be opened: {uris.explain(error)}") from error
+        raise UsageError(f"{label} {uris.shown(shown)!r} cannot be opened: {uris.explain(error)}") from error
 
 
 def _nearby(path: str, fs: AbstractFileSystem | None) -> str:

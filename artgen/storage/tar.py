@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from artgen.storage import kind
-from artgen.storage.member import Member
+from artgen.storage.member import Member, plain
 
 LONGEST_HEADER = 4 * 1024 * 1024
 """No PAX or GNU long-name header is larger; one that claims more is a lie that would fill memory."""
@@ -27,7 +27,7 @@ def index(file: Any, size: int | None) -> Iterator[Member]:
 
     size: bytes of the file, or None when unknown (inside gzip), where the last byte of each member is
     tried instead. A break ends the index with a Member whose problem says where; what lies before it
-    is sound. Headers: POSIX.1-2001 (pax), ustar and GNU, as tarfile reads them.
+    is sound. Names are `plain`. Headers: POSIX.1-2001 (pax), ustar and GNU, as tarfile reads them.
     """
     for found in _headers(file):
         if isinstance(found, str):
@@ -88,7 +88,7 @@ def _resumes(archive: Any, file: Any) -> bool:
 
 def _member(found: tarfile.TarInfo, file: Any, size: int | None) -> tuple[Member, bool]:
     """The member, and whether all its data are there."""
-    name = found.name.removeprefix("./")
+    name = plain(found.name)
     if found.issym() or found.islnk():
         return Member(name, skip=f"a link to {found.linkname!r}; links in archives are not followed"), True
     if not found.isreg():

@@ -27,6 +27,7 @@ _S3_CONFIG = {"retries": {"mode": "standard", "max_attempts": 3}, "max_pool_conn
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 _SAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 """Names of stores that mean the same as another."""
+_QUERY = re.compile(r"\?[\w-]+=.*", re.DOTALL)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 
 
@@ -139,7 +140,8 @@ def exists(uri: str, options: Options | None = None) -> bool:
 def shown(uri: str) -> str:
     """`uri` fit for a message: user names, passwords and signed query strings left out, also of `zip://a::https://...`.
 
-    In a bucket `?` is a letter of a name or a pattern, and `container@account` an address; only `key:secret@` goes.
+    In a bucket `?` is a letter of a name or a pattern, and `container@account` an address: there only `key:secret@` goes, and
+    what reads as a query, `?key=value`.
     """
     outer, chain, inner = uri.partition("::")
     if chain and "://" in inner:
@@ -150,7 +152,7 @@ def shown(uri: str) -> str:
     host, slash, path = rest.partition("/")
     user, at, place = host.rpartition("@")
     if scheme(uri).lower() in _EXTRAS:
-        return f"{head}://{place if ':' in user else user + at + place}{slash}{path}"
+        return f"{head}://{place if ':' in user else user + at + place}{slash}{_QUERY.sub('', path)}"
     return f"{head}://{place}{slash}{path.partition('?')[0]}"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from artgen.errors import SourceUnreadable
 from artgen.storage import kind
 from artgen.storage.blob import Blob, BlobFile
-from artgen.storage.member import Member, to_json
+from artgen.storage.member import Member, plain, to_json
 
 BOMB_RATIO = 1000
 BOMB_BYTES = 64 * 1024 * 1024
@@ -35,7 +35,7 @@ _BROKEN = (
 
 def index(blob: Blob, max_bytes: int) -> Iterator[Member]:
     """Members in the order of the central directory. A member larger than `max_bytes` by its own account,
-    or a bomb, is refused here. `offset` is that of the local header, `size` the compressed size.
+    or a bomb, is refused here. Names are `plain`. `offset` is that of the local header, `size` the compressed size.
     """
     try:
         entries = zipfile.ZipFile(BlobFile(blob)).infolist()
@@ -103,7 +103,7 @@ def _inflate(packed: memoryview, declared: int) -> bytes:
 
 
 def _member(blob: Blob, entry: zipfile.ZipInfo, max_bytes: int) -> Member:
-    name = _name(entry)
+    name = plain(_name(entry))
     if stat.S_ISLNK(entry.external_attr >> 16):
         return Member(name, skip="a symbolic link; links in archives are not followed")
     detail = to_json(

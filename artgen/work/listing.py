@@ -14,6 +14,7 @@ from artgen.records import Entry, Skipped, Source
 from artgen.sinks import files, manifest, parquet, shards
 from artgen.storage import kind
 from artgen.storage.names import Names
+from artgen.work import foreign
 
 SOURCE_COLUMNS = ("key", "uri", "kind", "offset", "size", "detail", "version", "problem")
 _BATCH = 2000
@@ -23,7 +24,7 @@ class Listing:
     """Sources of an INPUT in their order, with masks, and what of them is already done in an OUTPUT.
 
     paired: INPUT and masks are one file each, which belong together whatever their names.
-    masked: images with a mask. unmatched: masks of no image. changed, damaged: see `subtract_done`.
+    masked: images with a mask. unmatched: masks of no image. changed, damaged: see `subtract_done`. foreign: see `drop_stale`.
     Close it (or use it as a context manager) to remove the temporary database.
     """
 
@@ -36,7 +37,7 @@ class Listing:
         self.root = root
         self.skipped = 0
         self.first_skipped: list[Skipped] = []
-        self.masked = self.unmatched = self.changed = 0
+        self.masked = self.unmatched = self.changed = self.foreign = 0
         self.damaged: list[str] = []
         # An empty name makes SQLite keep the database in memory and spill it to a temporary file as it grows.
         self._db = sqlite3.connect("", isolation_level=None)
@@ -47,7 +48,8 @@ class Listing:
             "CREATE INDEX mask_stem ON mask(stem);"
             "CREATE TABLE done(key TEXT PRIMARY KEY, name TEXT, unit TEXT);"
             "CREATE TABLE earlier(key TEXT PRIMARY KEY, attempts INTEGER);"
-            "CREATE TABLE stale(unit TEXT, key TEXT, attempts INTEGER, output_uri TEXT);"
+            "CREATE TABLE taken(name TEXT PRIMARY KEY);"
+            "CREATE TABLE stale(unit TEXT, key TEXT, attempts INTEGER, output_uri TEXT); CREATE INDEX stale_key ON stale(key);"
         )
         self._add_sources(found)
         if masks is not None:
@@ -72,7 +74,7 @@ class Listing:
                 else:
                     yield astuple(item)
 
-        self._insert(
+        self._each(
             "INSERT INTO source(key, uri, kind, offset, size, detail, version, problem) VALUES (?,?,?,?,?,?,?,?)",
             rows(),
         )
@@ -80,7 +82,7 @@ class Listing:
     def _add_masks(self, masks: Iterable[Source | Skipped], paired: bool) -> None:
         only = self.first_key() if paired else None
         rows = ((stem(only or item.key), *astuple(item)) for item in masks if isinstance(item, Source))
-        self._insert("INSERT OR IGNORE INTO mask VALUES (?,?,?,?,?,?,?,?,?)", rows)
+        self._each("INSERT OR IGNORE INTO mask VALUES (?,?,?,?,?,?,?,?,?)", rows)
         self._db.create_function("stem", 1, stem, deterministic=True)
         (self.masked,) = self._db.execute(
             "SELECT count(*) FROM source WHERE key IN (SELECT key FROM mask) OR stem(key) IN (SELECT stem FROM mask)"
@@ -89,7 +91,7 @@ class Listing:
             "SELECT count(*) FROM mask WHERE key NOT IN (SELECT key FROM source) AND stem NOT IN (SELECT stem(key) FROM source)"
         ).fetchone()
 
-    def _insert(self, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
+    def _each(self, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
         self._db.execute("BEGIN")
         while batch := list(islice(rows, _BATCH)):
             self._db.executemany(statement, batch)
@@ -131,7 +133,7 @@ class Listing:
     def drop_stale(self, output: str, options: dict[str, Any] | None = None) -> None:
         """Drops from OUTPUT the rows and pictures that `subtract_done` found of changed sources (and failed rows on its
         `retry_failed`, or of containers that can be read by now), so that in the end every key has one row. Dying on the
-        way is safe: a key without a row is planned again.
+        way is safe: a key without a row is planned again. `foreign` counts the files below images/ that are then nobody's.
         """
         for (unit,) in self._db.execute("SELECT DISTINCT unit FROM stale ORDER BY unit").fetchall():
             keys = {key for (key,) in self._db.execute("SELECT key FROM stale WHERE unit = ?", (unit,))}
@@ -141,6 +143,21 @@ class Listing:
             for sink in (parquet, shards, manifest):
                 sink.drop(output, unit, keys, options)
         self._db.execute("INSERT OR REPLACE INTO earlier SELECT key, max(attempts) FROM stale GROUP BY key")
+        self._take_foreign(output, options)
+
+    def _take_foreign(self, output: str, options: dict[str, Any] | None) -> None:
+        """Notes what lies below images/ and is neither of a row nor what a process left that died before its rows: no
+        picture takes such a name. An image with a row is done, so what an older plan called its picture does not count.
+        """
+        self._each("INSERT OR IGNORE INTO taken VALUES (?)", ((name,) for name in foreign.names(output, options)))
+        self._db.execute("DELETE FROM taken WHERE name IN (SELECT name FROM done)")
+        if self._db.execute("SELECT 1 FROM taken").fetchone():
+            left = (
+                "DELETE FROM taken WHERE name = ?1 AND NOT EXISTS (SELECT 1 FROM done WHERE done.key = ?2)"
+                " AND NOT EXISTS (SELECT 1 FROM stale WHERE stale.key = ?2)"
+            )
+            self._each(left, foreign.planned(output, options))
+        (self.foreign,) = self._db.execute("SELECT count(*) FROM taken").fetchone()
 
     def _take_row(self, row: dict[str, Any], retry_failed: bool) -> None:
         known = self._db.execute("SELECT version FROM source WHERE key = ?", (row["key"],)).fetchone()
@@ -169,7 +186,8 @@ class Listing:
 
     def entries(self, extension: str) -> Iterator[Entry]:
         """The images still to be done, named so that no two outputs share a path on any file system."""
-        taken = (name for (name,) in self._db.execute("SELECT name FROM done WHERE name IS NOT NULL"))
+        query = "SELECT name FROM done WHERE name IS NOT NULL UNION ALL SELECT name FROM taken"
+        taken = (name for (name,) in self._db.execute(query))
         names = Names(extension=extension, taken=taken)
         where = "WHERE source.key NOT IN (SELECT key FROM done) ORDER BY seq"
         for (key,) in self._db.execute(f"SELECT key FROM source {where}"):

@@ -33,6 +33,7 @@ from artgen.work.unit import Made
 # larger image waits for others to end, so peak memory is not that of as many of the largest as there are threads.
 PIXELS_A_THREAD = 24_000_000
 _FORMATS: dict[str, Format] = {"jpg": "jpeg", "webp": "webp", "png": "png"}
+_NAMES: dict[Format, str] = {"jpeg": "JPEG", "webp": "WebP", "png": "PNG"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class RestoreJob:
     """What a worker needs to restore images; picklable, the same on every machine.
 
     storage_options: of images and masks; model_options: of the store of the model. masks: whether the run was given masks.
+    as_source: pictures are to be of the format of their sources, where it is one that is written.
     """
 
     model: str
@@ -57,6 +59,7 @@ class RestoreJob:
     credentials: Credentials | None = None
     model_options: uri.Options | None = field(default=None, repr=False)
     masks: bool = False
+    as_source: bool = False
 
     @property
     def named(self) -> bool:
@@ -113,30 +116,25 @@ class Restoration:
             model=uri.shown(self._job.model), model_sha256=self._job.model_sha256, noise_before=None, noise_after=None,
             change_mean=None, change_max=None, seconds=0.0, attempts=entry.attempts, notes="", unit="",
         )  # fmt: skip
+        known: dict[str, Any] = {}
+        data = None
         try:
-            row, data = self._make(entry, row)
+            data = self._make(entry, known)
         except ImageError as error:
-            data = None
-            row = replace(row, error_type=type(error).__name__, error_message=str(error))
+            known |= {"error_type": type(error).__name__, "error_message": str(error)}
         except ArtgenError:
             raise
         except Exception as error:  # noqa: BLE001
-            data = None
             message = f"unexpected {type(error).__name__}: {error} (please report it, with this image)"
-            row = replace(row, error_type=RestoreFailed.__name__, error_message=message)
-        return Made(replace(row, seconds=round(time.monotonic() - started, 4)), data)
+            known |= {"error_type": RestoreFailed.__name__, "error_message": message}
+        return Made(replace(row, **known, seconds=round(time.monotonic() - started, 4)), data)
 
-    def _make(self, entry: Entry, row: Row) -> tuple[Row, bytes | None]:
+    def _make(self, entry: Entry, known: dict[str, Any]) -> bytes:
+        """The encoded picture. known: takes the fields of its row as they are found out; a failed row has them as well."""
         if self._stop.is_set():
             raise RunError("the run is ending")
         source = self._reader.read(entry.source, self._most_bytes)
-        row = replace(row, source_sha256=hashlib.sha256(source).hexdigest(), source_bytes=len(source))
-        try:
-            return self._restore(entry, source, row)
-        except ImageError as error:
-            return replace(row, error_type=type(error).__name__, error_message=str(error)), None
-
-    def _restore(self, entry: Entry, source: bytes, row: Row) -> tuple[Row, bytes]:
+        known.update(source_sha256=hashlib.sha256(source).hexdigest(), source_bytes=len(source))
         with ExitStack() as inside:
             clock = Clock(self._job.image_timeout)
 
@@ -146,6 +144,7 @@ class Restoration:
 
             picture = self._guards.decode(source, admit)
             height, width = picture.pixels.shape[:2]
+            known.update(width=width, height=height, mode=picture.mode, bits=picture.bits)
             notes = list(picture.notes)
             clock.check("decoded")
             picture, mask = self._mask(entry, picture, notes, clock)
@@ -157,6 +156,8 @@ class Restoration:
             notes += restored.notes
             alpha = _fit_alpha(picture.alpha, restored.pixels.shape[:2])
             file_format = _FORMATS[entry.name.rpartition(".")[2].lower()]
+            if self._job.as_source and picture.format.lower() != file_format:
+                notes.append(f"{picture.format} written as {_NAMES[file_format]}")
             change_mean, change_max = noise.change(picture.pixels, restored.pixels)
             mark = None if change_max == 0 else self._mark(mask)
             clock.check("restored")
@@ -168,15 +169,14 @@ class Restoration:
                 clock.check("encoded")
                 encoded = self._signer.edited(encoded.data, file_format, mark, entry.name, source)
                 notes += encoded.notes
-            row = replace(
-                row, width=width, height=height, mode=picture.mode, bits=picture.bits, status="ok",
-                output_name=entry.name, output_sha256=hashlib.sha256(encoded.data).hexdigest(),
+            known.update(
+                status="ok", output_name=entry.name, output_sha256=hashlib.sha256(encoded.data).hexdigest(),
                 output_bytes=len(encoded.data), output_width=restored.pixels.shape[1],
                 output_height=restored.pixels.shape[0], noise_before=noise.sigma(picture.pixels),
                 noise_after=noise.sigma(restored.pixels), change_mean=change_mean, change_max=change_max,
                 notes="; ".join(notes),
             )  # fmt: skip
-        return row, encoded.data
+        return encoded.data
 
     def _mark(self, mask: np.ndarray | None) -> Mark:
         """Where a mask is given, parts are the model's own drawing; elsewhere it only cleaned what was there."""

@@ -175,7 +175,7 @@ def outcome(unit_id: str, rows: list[Row]) -> Outcome:
         unit=unit_id,
         images=len(rows),
         failed=len(failed),
-        pixels=sum((row.width or 0) * (row.height or 0) for row in rows),
+        pixels=sum((row.width or 0) * (row.height or 0) for row in rows if row.status == "ok"),
         source_bytes=sum(row.source_bytes or 0 for row in rows),
         output_bytes=sum(row.output_bytes or 0 for row in rows),
         seconds=sum(row.seconds for row in rows),

@@ -141,7 +141,7 @@ def test_from_outside_over_ray_client(cluster: Cluster, tmp_path: Path) -> None:
     assert len(rows(tmp_path / "out")) == 6
     stopped = artgen_over_client("restore", source, tmp_path / "stopped", *flags, "--on-error", "stop")
     assert stopped.returncode == 1
-    assert "broken.png: DecodeFailed" in stopped.stdout
+    assert "broken.png: DecodeFailed" in stopped.stderr
     assert "Traceback" not in stopped.stderr
 
 
@@ -202,9 +202,9 @@ def test_interrupt_of_a_private_cluster_leaves_no_process(tmp_path: Path) -> Non
     wait_for_parts(output, 2, process)
     assert len(processes_of(tmp_path)) > 3
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
-    assert "the same command goes on" in out
+    assert "the same command goes on" in err
     assert "Traceback" not in err
     assert 4 <= len(rows(output)) < 60
     deadline = time.monotonic() + 20

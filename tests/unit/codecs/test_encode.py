@@ -77,3 +77,10 @@ def test_what_does_not_fit_is_said():
     made = encode(wide[:, :8], None, long, format="jpeg")
     assert any("70008 bytes" in note for note in made.notes)
     assert decode(made.data).metadata.exif is None
+
+
+@pytest.mark.parametrize("alpha", [None, np.full((64, 96), 9, np.uint8)])
+def test_webp_says_that_it_holds_no_grey(alpha):
+    made = encode(smooth(np.uint8, 1), alpha, Metadata(), format="webp")
+    assert made.notes == ("grey written as RGB, as WebP holds no grey",)
+    assert encode(smooth(np.uint8, 3), alpha, Metadata(), format="webp").notes == ()

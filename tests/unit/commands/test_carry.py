@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+import pytest
 
 from artgen.commands.carry import drop_uncommitted
 from artgen.sinks import manifest, parquet, shards
@@ -103,3 +106,26 @@ def test_a_broken_archive_that_was_mended_or_removed_leaves_no_failed_row(tmp_pa
     (source / "x.png").unlink()
     assert artgen_here(*command, "--retry-failed").returncode == 0
     assert [found["key"] for found in rows(tmp_path / "out")] == ["a.zip/1.png", "x.png"], "what was restored stays"
+
+
+def test_a_run_that_ends_early_says_so_in_json_and_on_stderr(tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", {"a.png": b"\x89PNG\r\n\x1a\nno more"})
+    for flags in ((), ("--json",)):
+        result = artgen_here("restore", source, tmp_path / "out", *IDENTITY, "--on-error", "stop", *flags)
+        assert result.returncode == 1
+        assert "1 image left: the same command goes on from here" in result.stderr
+    told = json.loads(result.stdout)
+    assert (told["error"], told["exit_code"], told["left"]) == ("RunError", 1, 1)
+    assert told["message"].endswith("1 image left: the same command goes on from here")
+
+
+def test_an_interruption_is_told_in_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("artgen.commands.carry._consume", interrupt)
+    source = pictures.write_folder(tmp_path / "in", {"a.png": pictures.png(pictures.picture(1))})
+    result = artgen_here("restore", source, tmp_path / "out", *IDENTITY, "--json")
+    told = json.loads(result.stdout)
+    assert (result.returncode, told["error"], told["exit_code"]) == (1, "RunError", 1)
+    assert told["message"] == "interrupted; 1 image left: the same command goes on from here"

@@ -123,8 +123,8 @@ def test_one_at_a_time_on_an_output(source: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Console, "say", lambda _, text: said.append(text))
     output = tmp_path / "out"
     (output / "_damage").mkdir(parents=True)
-    args = {"input": str(source), "output": str(output), "noise": 25.0, "missing": 0.2}
-    second = threading.Thread(target=damage.damage, args=(args, Console(quiet=True)), daemon=True)
+    config = damage.DamageConfig(input=str(source), output=str(output), noise=25.0, missing=0.2)
+    second = threading.Thread(target=damage.damage, args=(config, Console(quiet=True)), daemon=True)
     with only_driver(str(output), said.append, folder="_damage"):
         second.start()
         second.join(3)
@@ -170,9 +170,9 @@ def test_failed_images_are_tried_again_and_stay_in_their_place(source: Path, tmp
         assert [record["key"] for record in records if "error" in record] == ["1.png"]
 
 
-def test_an_output_within_input_is_not_damaged_again(source: Path, made: list[str]) -> None:
-    assert artgen_here("damage", source, source / "out", *FLAGS).returncode == 1
-    assert artgen_here("damage", source, source / "out", *FLAGS).returncode == 0
+def test_an_output_that_a_glob_matches_is_not_damaged_again(source: Path, made: list[str]) -> None:
+    assert artgen_here("damage", source / "**" / "*.png", source / "out", *FLAGS).returncode == 1
+    assert artgen_here("damage", source / "**" / "*.png", source / "out", *FLAGS).returncode == 0
     assert len(list((source / "out" / "images").rglob("*.png"))) == COUNT
 
 

@@ -85,3 +85,17 @@ def _png(width: int, height: int) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (width, height), "teal").save(file, "PNG")
     return file.getvalue()
+
+
+def test_a_sample_out_of_range_is_refused(tmp_path: Path) -> None:
+    for sample in ("-5", "10001"):
+        result = artgen_here("report", tmp_path, "--sample", sample)
+        assert result.returncode == 2
+        assert f"--sample {sample} is out of range: use 0 to 10000" in result.stderr
+
+
+def test_a_report_may_show_no_picture(tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", pictures.files(2))
+    flags = ("--model", "identity", "--engine", "local", "--workers", "1")
+    assert artgen_here("restore", source, tmp_path / "out", *flags).returncode == 0
+    assert artgen_here("report", tmp_path / "out", "--sample", "0").returncode == 0

@@ -116,3 +116,62 @@ def test_the_seed_chooses_the_pictures_of_the_report(
     assert artgen_here("restore", photos, tmp_path / "out", *IDENTITY, "--set", "seed=5").returncode == 0
     assert artgen_here("report", tmp_path / "out").returncode == 0
     assert seeds == [5, 5]
+
+
+def test_an_output_that_cannot_be_is_named_itself(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    for command in (("restore", photos), ("damage", photos)):
+        flags = (*IDENTITY, "--dry-run") if command[0] == "restore" else ("--noise", "5")
+        for output, reason in (
+            (tmp_path / "file", "it is a file"),
+            (tmp_path / "file/x", f"{tmp_path}/file is no folder"),
+        ):
+            result = artgen_here(*command, output, *flags)
+            assert result.returncode == 2
+            said = f"artgen: OUTPUT {output} cannot be written to: {reason}; choose a folder that you may write to"
+            assert result.stderr.strip() == said
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody may make another")
+def test_an_output_that_cannot_be_made_is_named_itself(photos: Path) -> None:
+    for command in (
+        ("restore", photos, "/proc/artgen", *IDENTITY),
+        ("damage", photos, "/proc/artgen", "--noise", "5"),
+    ):
+        result = artgen_here(*command)
+        assert result.returncode == 2
+        assert result.stderr.startswith("artgen: OUTPUT /proc/artgen cannot be written to: ")
+        assert result.stderr.endswith("; choose a folder that you may write to\n")
+        assert ".tmp" not in result.stderr
+
+
+def test_missing_masks_are_not_laid_to_the_input(photos: Path, tmp_path: Path) -> None:
+    result = artgen_here("restore", photos, tmp_path / "out", *IDENTITY, "--masks", tmp_path / "no")
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"artgen: --masks '{tmp_path}/no' does not exist")
+
+
+def test_a_dry_run_tells_what_would_do_the_work(photos: Path, tmp_path: Path) -> None:
+    facts = dry_run(photos, tmp_path / "out", "--max-pixels", "5e6", "--image-timeout", "9", "--on-error", "stop")
+    assert isinstance(facts, dict)
+    told = {
+        name: facts[name]
+        for name in ("model", "device", "batch", "max_pixels", "image_timeout", "on_error", "workers")
+    }
+    assert told.pop("device") in ("cpu", "cuda", "mps")
+    assert told.pop("batch") >= 1
+    assert told == {
+        "model": "identity",
+        "max_pixels": 5_000_000,
+        "image_timeout": 9.0,
+        "on_error": "stop",
+        "workers": 1,
+    }
+    lines = artgen_here(
+        "restore", photos, tmp_path / "out", "--model", "identity", "--engine", "local", "--dry-run"
+    )
+    assert "\n  tile: " in lines.stdout
+    assert "{" not in lines.stdout
+    (workers,) = [line for line in lines.stdout.splitlines() if line.startswith("workers: ")]
+    assert 1 <= int(workers.partition(" ")[2]) <= 3, "no more than images"

@@ -10,9 +10,10 @@ import pytest
 
 from artgen.commands.train import GanProgress, check_places, settings
 from artgen.console import Console
-from artgen.errors import StorageError, UsageError
+from artgen.errors import RunError, StorageError, UsageError
 from artgen.storage import uri
 from artgen.training import run
+from artgen.training.gan_recipe import gan_recipe_names, load_gan_recipe
 from artgen.training.pictures import shown_parts
 from artgen.training.recipe import TrainConfig
 from tests.pictures import files, write_folder
@@ -49,6 +50,42 @@ def test_a_recipe_that_cannot_be_trained_is_refused_before_anything_is_looked_at
     with pytest.raises(UsageError) as refused:
         settings({"data": "nowhere", "folder": "nowhere too", "set": [changes]})
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("model=nope", "no GAN is called 'nope'"),
+        ('generator={"foo": 1}', "the generator 'dcgan' does not take the parameters {'foo': 1}"),
+        ('discriminator={"foo": 1}', "the discriminator 'dcgan' does not take the parameters {'foo': 1}"),
+        ('generator={"base": -3}', "'dcgan' cannot be built with generator = {'base': -3}"),
+        ('generator={"base": 0}', "'dcgan' has a layer without a single weight"),
+        ("height=30", "cannot halve one of 30x28 pixels"),
+        ("width=300", "width is 300; use 28 to 256"),
+        ("discriminator={}", "'dcgan' has batch norm"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_gan_that_cannot_be_is_refused_before_anything_is_looked_at(
+    tmp_path: Path, changes: str, message: str, engine: str
+) -> None:
+    refused = artgen_here(
+        "train", "gan", "nowhere", tmp_path / "run", "--dry-run", "--engine", engine, "--set", changes
+    )
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("recipe", gan_recipe_names())
+def test_a_gan_that_can_be_is_not(recipe: str) -> None:
+    for changes in ([], ["classes=true"], ["height=32", "width=64", "channels=4"]):
+        settings({"data": "x", "folder": "y", "recipe": recipe, "set": changes}, load_gan_recipe)
+
+
+def test_a_size_that_nobody_set_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    GanProgress(Console())({"size_rule": "all pictures become 256x168 pixels", "step": 0})
+    assert "all pictures become 256x168 pixels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("made", ["manifest/part-0.parquet", "_artgen/settings.json"])
@@ -93,8 +130,8 @@ def test_quiet_leaves_out_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     data = write_folder(tmp_path / "in", files(2))
     ended = artgen_here("train", "restorer", data, f"memory://me:SECRET@host{tmp_path}", *flags)
     assert ended.returncode == 1
-    assert ("the disk is full" in ended.stderr) == (flags == ["--quiet"])
-    assert ("the disk is full" in ended.stdout) == (flags != ["--quiet"])
+    assert "the disk is full" in ended.stderr
+    assert ("the disk is full" in ended.stdout) == ("--json" in flags)
     assert "SECRET" not in ended.stdout + ended.stderr
     uri.remove("memory://host", None)
 
@@ -106,3 +143,28 @@ def test_a_bad_recipe_of_a_gan_is_told_by_the_file_that_was_given(tmp_path: Path
     assert refused.returncode == 2
     assert f"'{bad}' is not valid TOML" in refused.stderr
     assert "--config" not in refused.stderr
+
+
+def test_a_dry_run_of_a_restorer_tells_device_and_precision_and_refuses_too_many_workers(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "in", files(2))
+    planned = artgen_here("train", "restorer", data, tmp_path / "run", "--dry-run", "--device", "cpu", "--json")
+    assert planned.returncode == 0, planned.stderr
+    told = json.loads(planned.stdout)
+    assert told["device"] == "cpu"
+    assert told["precision"] in ("fp32", "bf16")
+    refused = artgen_here("train", "restorer", data, tmp_path / "run", "--dry-run", "--workers", "2:9")
+    assert refused.returncode == 2
+    assert "batch_images is 8, too few for 9 workers" in refused.stderr
+
+
+def test_a_run_that_ends_before_its_first_checkpoint_names_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RunError("it went astray")
+
+    monkeypatch.setattr(run, "train_restorer", fails)
+    data = write_folder(tmp_path / "in", files(2))
+    ended = artgen_here("train", "restorer", data, tmp_path / "run")
+    assert ended.returncode == 1
+    assert "it went astray; nothing is saved yet: the same command begins anew" in ended.stdout + ended.stderr

@@ -112,3 +112,13 @@ def test_facts_of_another_version_are_refused():
     data = safetensors.torch.save({"a": torch.zeros(1)}, {"artgen": "[1]"})
     with pytest.raises(UsageError, match="they are a JSON list, not an object"):
         load_bytes(data, "list.safetensors")
+
+
+def test_a_name_that_is_not_known_is_told_what_ships_and_what_must_be_trained():
+    with pytest.raises(UsageError) as caught:
+        load("foo")
+    assert "no model is called 'foo'; shipped: default, identity; to be trained first: article, dncnn" in str(
+        caught.value
+    )
+    with pytest.raises(UsageError, match="did you mean 'default'"):
+        load("defalt")

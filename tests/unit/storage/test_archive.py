@@ -165,6 +165,28 @@ def test_a_missing_input_is_told_with_what_lies_nearby(tmp_path):
         scan(str(tmp_path / "notes.txt"))
 
 
+def test_what_is_looked_for_is_called_as_the_command_calls_it(tmp_path):
+    folder(tmp_path, {"notes.txt": b"x"})
+    for name in ("masks", "notes.txt", "*.webp", "notes.txt/x"):
+        with pytest.raises(UsageError, match=r"^--masks '"):
+            scan(str(tmp_path / name), label="--masks")
+    with pytest.raises(UsageError, match=r"^--masks 'memory://no"):
+        scan("memory://no/where", label="--masks")
+
+
+HERE = {"./a.png": "a.png", "a.png": "a.png#2", ".//b.png": "b.png", "././/c.png": "c.png", "/d.png": "/d.png"}
+DATA = {"../e.png": "../e.png", "f/./g.png": "f/./g.png", ".h.png": ".h.png", ".../i.png": ".../i.png"}
+
+
+def test_tar_and_zip_give_the_same_names_the_same_keys(tmp_path):
+    """What says "from here" before a name is left out; all else is data."""
+    files = {name: PNG + name.encode() for name in (*HERE, *DATA)}
+    wanted = {key: files[name] for name, key in (*HERE.items(), *DATA.items())}
+    assert contents(packs.tar(tmp_path / "a.tar", files)) == wanted
+    assert contents(packs.tar(tmp_path / "a.tar.gz", files, "w:gz")) == wanted
+    assert contents(packs.zipped(tmp_path / "a.zip", files)) == wanted
+
+
 def test_output_inside_input_can_be_left_out(tmp_path):
     folder(tmp_path, {"a.png": PNG, "out/images/a.png": PNG, "outside.png": PNG})
     assert set(contents(tmp_path, exclude=str(tmp_path / "out"))) == {"a.png", "outside.png"}

@@ -95,6 +95,7 @@ def test_what_is_late_is_not_encoded(guards: GuardPool, tmp_path: Path, monkeypa
     monkeypatch.setattr(restoration, "encode", lambda *_, **__: pytest.fail("it was encoded"))
     row = made(guards, tmp_path, limit_s=2.0)
     assert (row.error_type, row.error_message) == ("ImageTimeout", "not restored within 2 s: raise --image-timeout")
+    assert (row.width, row.height, row.mode, row.bits) == (32, 24, "RGB", 8)
 
 
 def test_no_limit_is_no_limit() -> None:

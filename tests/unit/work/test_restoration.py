@@ -127,3 +127,25 @@ def test_an_image_under_way_ends_soon_when_it_is_stopped(guards: GuardPool, tmp_
     work.stop()
     with pytest.raises(RunError):
         work.make(entry)
+
+
+def test_a_row_that_fails_later_tells_what_was_known_by_then(guards: GuardPool, tmp_path: Path) -> None:
+    small = png(Image.new("L", (5, 5)))
+    row = make(guards, tmp_path, small).row
+    assert (row.status, row.width, row.height, row.mode, row.bits) == ("failed", 32, 24, "RGB", 8)
+    assert row.source_bytes == len((tmp_path / "x.png").read_bytes())
+    assert row.output_name is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "note"),
+    [("TIFF", "x.png", "TIFF written as PNG"), ("PNG", "x.jpg", "PNG written as JPEG"), ("PNG", "x.png", "")],
+)
+def test_a_format_that_is_not_the_sources_is_noted(
+    guards: GuardPool, tmp_path: Path, kind: str, name: str, note: str
+) -> None:
+    data = io.BytesIO()
+    Image.fromarray(PHOTO).save(data, kind)
+    entry = Entry(source(tmp_path / "x", data.getvalue()), name)
+    assert maker(guards, as_source=True).make(entry).row.notes == note
+    assert "written as" not in maker(guards).make(entry).row.notes
