@@ -122,6 +122,10 @@ def _run(name: str, command: Any, kind: type[Any], args: dict[str, Any], console
         from artgen.engines.ray_jobs import submit
 
         return submit([name], config, console, detach=detach, interrupt=interrupt, dry_run=dry_run)
+    if getattr(config, "engine", "local") != "ray":
+        from artgen.storage.arrow import leave_pandas_out
+
+        leave_pandas_out()
     if detach:
         raise UsageError("--detach is for jobs: give the jobs server of a cluster as --address http://HEAD:8265")
     return command(config, console, dry_run=dry_run)
