@@ -11,6 +11,7 @@ between them, as of --set. Run it on an idle machine. What was tried, and what c
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 import tomllib
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--variant", action="append", default=[])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    names = [*(f"{kind}-{strength:g}-{colours}" for kind, strength, colours in TASKS), "silent-units"]
+    names = [*(task.name for task in TASKS), "silent-units"]
     rows: dict[str, tuple[float | str, ...]] = {}
     for variant in args.variant or ['optimizer="adamw"', 'optimizer="mup"']:
         changes = tomllib.loads("\n".join(variant.split()))
@@ -42,8 +43,11 @@ def main() -> None:
         )
         with tempfile.TemporaryDirectory(prefix="artgen-bench-") as folder:
             train_restorer(args.data, str(Path(folder) / "run"), recipe, report=partial(say, variant))
-            final = next(line for line in reversed(read_log(str(Path(folder) / "run"))) if names[0] in line)
-        rows[variant] = (int(final["step"]), *(round(final[name], 2) for name in names))
+            final = next(
+                line for line in reversed(read_log(str(Path(folder) / "run"))) if any(n in line for n in names)
+            )
+        # What a variant does not train is not scored.
+        rows[variant] = (int(final["step"]), *(round(final.get(name, math.nan), 2) for name in names))
     table("variant", {name: tuple(map(str, values)) for name, values in rows.items()}, ("steps", *names))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from artgen.codecs.deep import stretch
+from artgen.codecs.picture import NOT_NUMBERS
 from artgen.errors import UnsupportedImage
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def to_16_bits(values: np.ndarray, full_range: bool, notes: list[str]) -> np.nda
         return np.clip(values, 0, 65535).astype(np.uint16)
     name = f"{values.dtype.itemsize * 8}-bit {'float' if values.dtype.kind == 'f' else 'integer'} samples"
     if values.dtype.kind == "f" and (bad := int(values.size - np.isfinite(values).sum())):
-        notes.append(f"{bad} samples that are not numbers set to 0")
+        notes.append(f"{bad} {NOT_NUMBERS}")
         values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 65535:

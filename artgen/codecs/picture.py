@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from artgen.codecs.metadata import Metadata
+from artgen.errors import DecodeFailed
+
+NOT_NUMBERS = "samples that are not numbers set to 0"
+"""What the note of a picture says that had such samples, after their number."""
 
 Admit = Callable[[int], object]
 """Is told how many pixels an image's header claims and may wait, before their memory is taken."""
@@ -32,3 +36,13 @@ class Picture:
     bits: int
     format: str
     notes: tuple[str, ...]
+
+
+def all_numbers(picture: Picture) -> Picture:
+    """The same picture. Raises DecodeFailed for one with samples that are not numbers: it can be restored, but nothing
+    should be learned from it nor measured on it.
+    """
+    for note in picture.notes:
+        if note.endswith(NOT_NUMBERS):
+            raise DecodeFailed(f"{note.removesuffix(' set to 0')}: save it without them")
+    return picture

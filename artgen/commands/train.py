@@ -27,20 +27,25 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
     args: flags that were given. Recipe keys come from --recipe, then --config, then flags, then --set, the last wins.
     Raises UsageError (exit code 2) before anything is started.
     """
-    from artgen.training.pictures import divide, list_sources
+    from artgen.training.holdout import stretches
+    from artgen.training.loop_restorer import share_of
+    from artgen.training.pictures import list_sources
     from artgen.training.run import read_skipped
 
     dry_run = args.pop("dry_run", False)
     config, recipe = settings(args)
     check_places(config)
     engine = _engine(config)
-    kept, held = divide(list_sources(config.data, config.storage_options), recipe.holdout)
+    share_of(recipe.batch_images, 0, (worker_range(config.workers) or (1, 1))[1])  # raises for too many workers
+    images = len(list_sources(config.data, config.storage_options))
+    held = len(stretches(images, recipe.holdout))
+    kept = images - held or images
     if dry_run:
-        console.result({**_facts(config, recipe, engine), "images": len(kept), "held_out": len(held)})
+        console.result({**_facts(config, recipe, engine), "images": kept, "held_out": held})
         return 0
     _prepare(config)
     with only_driver(config.folder, console.say, config.storage_options):
-        say = f"training {recipe.model!r} on {plural(len(kept), 'image')}, {len(held)} held out{_going_on(config)}"
+        say = f"training {recipe.model!r} on {plural(kept, 'image')}, {held} held out{_going_on(config)}"
         console.say(say)
         ended = _run(engine, config, recipe, Progress(console), console)
         skipped = read_skipped(config.folder, config.storage_options)
@@ -73,9 +78,21 @@ def train_gan(args: dict[str, Any], console: Console) -> int:
 def _facts(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, engine: str) -> dict[str, Any]:
     values = dataclasses.asdict(recipe) if isinstance(recipe, GanRecipe) else without_secrets(recipe)
     return {
-        "run": uri.shown(config.folder), "engine": engine, "workers": config.workers,
+        "run": uri.shown(config.folder), "engine": engine, "workers": config.workers, **_resolved(config, recipe),
         "step": last_step(config.folder, config.storage_options), "recipe": values,
     }  # fmt: skip
+
+
+def _resolved(config: TrainConfig, recipe: RestorerRecipe | GanRecipe) -> dict[str, str]:
+    """Device and precision as they come out on this machine; those of a cluster's nodes show when it is up."""
+    if cluster_address(config.address):
+        return {"device": config.device, "precision": recipe.precision}
+    import torch
+
+    from artgen.training.rank import Rank, agreed_precision, pick_device
+
+    device = pick_device(config.device)
+    return {"device": device, "precision": agreed_precision(recipe.precision, torch.device(device), Rank())}
 
 
 def _going_on(config: TrainConfig) -> str:
@@ -88,7 +105,7 @@ def settings(
 ) -> tuple[TrainConfig, RecipeT]:
     """Flags, file and --set, divided into where to train and what.
 
-    Raises UsageError for an unknown key, and for a restorer that cannot be built or not be trained so.
+    Raises UsageError for an unknown key, and for a model that cannot be built or not be trained so.
     """
     args = dict(args)
     name, file, sets = args.pop("recipe", "default"), args.pop("config", None), args.pop("set", None) or []
@@ -105,10 +122,12 @@ def settings(
         changes["seed"] = _value(changes["seed"])
     config = load(TrainConfig, {key: value for key, value in values.items() if key in where})
     recipe = load_one(name, changes)
-    if isinstance(recipe, RestorerRecipe):
-        from artgen.training.run import check_model
+    from artgen.training import gan_run, run
 
-        check_model(recipe)
+    if isinstance(recipe, RestorerRecipe):
+        run.check_model(recipe)
+    else:
+        gan_run.check_model(recipe)
     return config, recipe
 
 
@@ -213,13 +232,15 @@ class Progress:
 
 
 class GanProgress:
-    """One line for each report, each look and each rescue."""
+    """One line for each report, each look and each rescue, and for a size that nobody has set."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def __call__(self, numbers: Mapping[str, Any]) -> None:
-        if "rescued" in numbers:
+        if "size_rule" in numbers:
+            self._console.say(numbers["size_rule"])
+        elif "rescued" in numbers:
             self._console.say(
                 f"step {numbers['from_step']}: {numbers['rescued']}; back to step {numbers['step']}, learning rate times "
                 f"{numbers['rate_times']:g}, gamma times {numbers['gamma_times']:g}"
@@ -268,7 +289,8 @@ def _conclude(
     for key, reason in list(skipped.items())[:5]:
         console.say(f"left out {key!r}: {reason}")
     if ended != "done":
-        text = f"{ended}; step {step} is saved{about}: the same command goes on from there"
+        rest = f"step {step} is saved{about}: the same command goes on from there"
+        text = f"{ended}; {rest if step else f'nothing is saved yet{about}: the same command begins anew'}"
         console.unfinished(facts, text)
         return 1
     console.result(facts, f"trained {step} steps{about}; use it: {use}")

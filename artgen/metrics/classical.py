@@ -86,11 +86,12 @@ def navier_stokes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def non_local_means(image: np.ndarray, sigma: float) -> np.ndarray:
-    """OpenCV's non-local means with the strength its documentation advises (h near sigma); it is told sigma."""
-    noisy = _bytes(image)
-    if image.ndim == 2:
-        return cv2.fastNlMeansDenoising(noisy, None, 0.9 * sigma, 7, 21) / 255.0
-    return cv2.fastNlMeansDenoisingColored(noisy, None, 0.9 * sigma, 0.9 * sigma, 7, 21) / 255.0
+    """OpenCV's non-local means with the strength its documentation advises (h near sigma); it is told sigma.
+
+    Colour goes in as three channels, whose distances add up. OpenCV's own way for colour (fastNlMeansDenoisingColored, in
+    CIE Lab) is 2 to 3 dB weaker on noise that is alike in red, green and blue.
+    """
+    return cv2.fastNlMeansDenoising(_bytes(image), None, 0.9 * sigma, 7, 21) / 255.0
 
 
 def bm3d_known_sigma(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -47,7 +47,7 @@ def names() -> list[str]:
 def build(name: str, params: Mapping[str, Any] | None = None) -> tuple[nn.Module, Facts]:
     """A network with fresh weights (from torch's global generator) and its facts.
 
-    Raises UsageError for an unknown name or for parameters that the architecture does not take.
+    Raises UsageError for an unknown name or for parameters that the architecture does not take, by name or by value.
     """
     if name not in _ARCHITECTURES:
         raise UsageError(f"no model is called {name!r}; {nearest(name, names())}")
@@ -55,7 +55,11 @@ def build(name: str, params: Mapping[str, Any] | None = None) -> tuple[nn.Module
     params = dict(params or {})
     try:
         network = architecture.build(**params)
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"the model {name!r} does not take the parameters {params!r}: {error}") from error
-    channels = params.get("channels", architecture.facts.channels)
-    return network, replace(architecture.facts, params=params, channels=channels)
+    facts = architecture.facts
+    multiple = int(getattr(network, "multiple", facts.multiple))
+    # A network that takes less than its multiple continues its input by itself; another one takes no less.
+    least = facts.min_size if facts.min_size < facts.multiple else multiple
+    channels = params.get("channels", facts.channels)
+    return network, replace(facts, params=params, channels=channels, multiple=multiple, min_size=least)

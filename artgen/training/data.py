@@ -76,7 +76,7 @@ class Crops:
 
     def __post_init__(self) -> None:
         if not len(self.pictures):
-            raise _nothing_usable(self.recipe.patch_px)
+            raise nothing_usable(self.recipe.patch_px)
 
     def order(self, epoch: int) -> np.ndarray:
         """The order of the pictures in an epoch."""
@@ -88,7 +88,7 @@ class Crops:
             pixels = self.pictures[number]
             if pixels is not None:
                 return pixels
-        raise _nothing_usable(self.recipe.patch_px)
+        raise nothing_usable(self.recipe.patch_px)
 
     def _candidates(self, position: int, order: np.ndarray) -> Iterator[int]:
         """The number of the picture of this position, then of all in an order that is this position's own."""
@@ -137,9 +137,10 @@ class Crops:
         return Batch(clean, damaged, mask)
 
 
-def _nothing_usable(patch_px: int) -> UsageError:
+def nothing_usable(patch_px: int, about: str = "") -> UsageError:
+    """The error for DATA without a picture to train on. about: what is known of those that it has, in words."""
     return UsageError(
-        f"no picture to train on: the DATA holds none of {patch_px}x{patch_px} pixels or more that can be decoded; "
+        f"no picture to train on: the DATA holds none of {patch_px}x{patch_px} pixels or more that can be decoded{about}; "
         "give other DATA or a smaller patch_px"
     )
 

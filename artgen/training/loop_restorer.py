@@ -1,4 +1,4 @@
-"""The training loop of a restorer: batch, forward, loss, step, mean, report, save.
+"""The training loop of a restorer: batch, forward, loss, save, step, mean, report.
 
 It knows no launcher, no logger and no storage: `rank` and `world` say which part of each batch is ours, `report`
 gets numbers, `save` gets the state. Step s trains on images s * batch_images and on, whoever does which of them.
@@ -18,7 +18,7 @@ from artgen.errors import RunError, UsageError
 from artgen.training.data import Batch, prefetch, stable_seed
 from artgen.training.ema import update_mean
 from artgen.training.losses import LOSSES
-from artgen.training.rank import AddUp
+from artgen.training.rank import AddUp, add_gradients_up
 from artgen.training.recipe import RestorerRecipe
 from artgen.training.schedules import cosine, ema_decay
 from artgen.training.tally import Tally
@@ -81,6 +81,8 @@ def train(
     """Trains until progress is 1. `batches(first, count)` gives the crops from position `first` on.
 
     forward: state.network, or what wraps it. dtype: of the autocast forward pass. threads: that make batches.
+    save: gets the state between two steps, once the loss of the next batch shows that the last step did no harm; the loss of
+    a step itself is of the weights before it. So the end costs one more batch. A run that begins at its end is saved as it is.
     go_back: fills the state with the last good one and counts the rollback; called after BAD_STEPS in a row, which change
     nothing. Every rollback halves the learning rate, so the same data lead elsewhere. Raises RunError where there is none.
     Every rank reports, saves and goes back after the same steps; who writes is up to `report` and `save`.
@@ -90,21 +92,21 @@ def train(
     ahead = max(4, 2 * threads)
     autocast = torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
     tally = Tally(recipe.batch_images)
-    saved_at, clock = state.seconds, time.monotonic()
+    saved_at, saved_step, clock = state.seconds, state.step, time.monotonic()
+    if ended := progress_of(state, recipe) >= 1:
+        save(state)
 
-    while (progress := progress_of(state, recipe)) < 1:
+    while not ended:
         feed = prefetch(lambda step: batches(step * recipe.batch_images + start, count), state.step, ahead, threads)
         with contextlib.closing(feed):
-            while (progress := progress_of(state, recipe)) < 1 and tally.bad_in_a_row < BAD_STEPS:
+            while not ended and tally.bad_in_a_row < BAD_STEPS:
                 with tally.waiting():
                     batch = next(feed)
                 # What else draws numbers (dropout) depends on the position too: no generator has a state to save.
                 torch.manual_seed(stable_seed(recipe.seed, "step", state.step, rank))
-                rate = recipe.learning_rate * cosine(progress, state.step, recipe.warmup_steps) / 2**state.rollbacks
-                for group in state.optimizer.param_groups:
-                    group["lr"] = rate * group.get("share", 1.0)
+                progress = progress_of(state, recipe)
                 # The forward pass of a batch norm changes its statistics, before anybody knows whether the step counts.
-                before = [buffer.clone() for buffer in state.network.buffers()]
+                buffers = [buffer.clone() for buffer in state.network.buffers()]
                 part = accumulate(state.network, batch, recipe, forward=forward, autocast=autocast)
 
                 # The clock of rank 0 counts, for all: what follows from it (rate, save, end) must be the same everywhere.
@@ -113,24 +115,32 @@ def train(
                 loss, seconds = add_gradients_up(state.network, part, seconds, count / recipe.batch_images, add_up)
                 state.seconds += seconds
                 clock = now
+                buffers = exchanged(state.network, buffers)
+                good = is_good(state, loss, recipe)
 
-                stepped = step_once(state, loss, recipe, before)
-                state.step += 1
-                tally.add({"loss": loss} if stepped else None)
-                if state.step % recipe.report_steps == 0:
-                    report({"step": state.step, "seconds": state.seconds, "lr": rate, **tally.flush()})
-                # A state that is about to be given up is not saved.
-                if state.seconds - saved_at >= 60 * recipe.checkpoint_minutes and not tally.bad_in_a_row:
+                ended = good and progress >= 1
+                due = state.step > saved_step and state.seconds - saved_at >= 60 * recipe.checkpoint_minutes
+                if good and (ended or due):
                     save(state)
-                    saved_at = state.seconds
+                    saved_at, saved_step = state.seconds, state.step
+                if progress >= 1:  # nothing is left but to see whether the last step did harm
+                    tally.add({} if good else None)
+                    continue
+                rate = recipe.learning_rate * cosine(progress, state.step, recipe.warmup_steps) / 2**state.rollbacks
+                if good:
+                    step_once(state, loss, rate, recipe, buffers)
+                state.step += 1
+                tally.add({"loss": loss} if good else None)
+                if state.step % recipe.report_steps == 0 or progress_of(state, recipe) >= 1:
+                    with tally.paused():
+                        report({"step": state.step, "seconds": state.seconds, "lr": rate, **tally.flush()})
         if tally.bad_in_a_row >= BAD_STEPS:
             if go_back is None:
                 raise RunError(
                     f"{BAD_STEPS} steps in a row were not finite or far above the usual loss of {state.usual_loss:.3g}"
                 )
             go_back(state)
-            tally.bad_in_a_row, saved_at = 0, state.seconds
-    save(state)
+            tally.bad_in_a_row, saved_at, saved_step = 0, state.seconds, state.step
 
 
 def accumulate(
@@ -159,42 +169,27 @@ def accumulate(
     return total
 
 
-def add_gradients_up(
-    network: nn.Module, loss: Tensor, seconds: float, share: float, add_up: AddUp | None
-) -> list[float]:
-    """Adds gradients, loss and seconds up over all ranks, in one exchange.
-
-    share: of this rank in the batch; running statistics become their mean over the batch, equal on all ranks.
-    """
-    if add_up is None:
-        return [loss.item(), seconds]
-    summed = [p.grad for p in network.parameters() if p.grad is not None]
-    summed += [statistic.mul_(share) for statistic in running_statistics(network)]
-    flat = torch.cat([*(s.flatten() for s in summed), torch.stack([loss, loss.new_tensor(seconds)])])
-    add_up(flat)
-    *parts, numbers = flat.split([*(s.numel() for s in summed), 2])
-    for target, part in zip(summed, parts, strict=True):
-        target.copy_(part.view(target.shape))
-    return numbers.tolist()
+def exchanged(network: nn.Module, values: list[Tensor]) -> list[Tensor]:
+    """Puts `values` into the network's buffers; returns what was there."""
+    found = [buffer.clone() for buffer in network.buffers()]
+    for buffer, value in zip(network.buffers(), values, strict=True):
+        buffer.copy_(value)
+    return found
 
 
-def running_statistics(network: nn.Module) -> list[Tensor]:
-    """Those of batch norms: each process makes them of the crops that it passes through at once."""
-    return [made for name, made in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
-
-
-def step_once(state: TrainState, loss: float, recipe: RestorerRecipe, before: list[Tensor]) -> bool:
-    """One step of the optimiser and of the running mean. False for a step that would do harm: nothing changes then, and
-    the network's buffers are again as they were `before` the forward pass."""
+def is_good(state: TrainState, loss: float, recipe: RestorerRecipe) -> bool:
+    """Whether a step with this loss and the gradients of it, which are clipped, would do no harm."""
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
-    usual = state.usual_loss or loss
-    if not (torch.isfinite(norm) and loss <= FAR_ABOVE * usual):
-        for buffer, kept in zip(state.network.buffers(), before, strict=True):
-            buffer.copy_(kept)
-        return False
+    return bool(torch.isfinite(norm)) and loss <= FAR_ABOVE * (state.usual_loss or loss)
+
+
+def step_once(state: TrainState, loss: float, rate: float, recipe: RestorerRecipe, buffers: list[Tensor]) -> None:
+    """One step of the optimiser and of the running mean. buffers: of the network, as its forward pass left them."""
+    exchanged(state.network, buffers)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate * group.get("share", 1.0)
     state.optimizer.step()
-    state.usual_loss = 0.99 * usual + 0.01 * loss
+    state.usual_loss = 0.99 * (state.usual_loss or loss) + 0.01 * loss
     seen_images = (state.step + 1) * recipe.batch_images
     decay = ema_decay(recipe.batch_images, seen_images, recipe.halflife_images)
     update_mean(state.mean, state.network, decay)
-    return True

@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 
 from artgen.codecs.encode import to_8_bits
+from artgen.codecs.picture import all_numbers
 from artgen.codecs.pool import GuardPool
 from artgen.config import MAX_PIXELS
 from artgen.errors import ImageError, UsageError
 from artgen.records import Skipped, Source
 from artgen.storage import archive, scratch, uri
 
-MOST_HELD = 64
-"""Most pictures that are kept out of training to validate on, however large DATA is."""
-HELD_PX = 192
-"""Side of the centre of such a picture that `validate` looks at."""
 DECODE_TIMEOUT_S = 300.0
 
 
@@ -64,31 +61,6 @@ def parts_of(data: str | Sequence[str]) -> list[str]:
 def shown_parts(data: str | Sequence[str]) -> str:
     """DATA fit for a message: `uri.shown` of the whole would show the passwords of all parts but the first."""
     return ",".join(map(uri.shown, parts_of(data)))
-
-
-def divide(sources: Sequence[Source], holdout: int) -> tuple[list[Source], list[Source]]:
-    """Sources to train on and to validate on: every `holdout`-th (0: none), at most MOST_HELD, is held out.
-
-    One image alone is trained on and validated on.
-    """
-    if not holdout:
-        return list(sources), []
-    every = max(holdout, -(-len(sources) // MOST_HELD))
-    kept = [source for number, source in enumerate(sources) if number % every]
-    held = list(sources[::every])
-    return kept or held, held
-
-
-def centres(pictures: Pictures) -> list[np.ndarray]:
-    """Of every usable picture no more than `validate` looks at: a run keeps them to its end, and scans are large."""
-    usable = (pixels for number in range(len(pictures)) if (pixels := pictures[number]) is not None)
-    return [_centre(pixels).copy() for pixels in usable]
-
-
-def _centre(pixels: np.ndarray) -> np.ndarray:
-    # As much from both ends, so that the middle stays where it was: a side may be one longer than HELD_PX.
-    top, left = (max(side - HELD_PX, 0) // 2 for side in pixels.shape[:2])
-    return pixels[top : pixels.shape[0] - top, left : pixels.shape[1] - left]
 
 
 def _indexes() -> str:
@@ -137,9 +109,8 @@ class Pictures:
                 return self._kept[number]
         source = self._sources[number]
         try:
-            pixels = _as_bytes(
-                self._guards.decode(self._reader.read(source, archive.most_bytes(MAX_PIXELS))).pixels
-            )
+            data = self._reader.read(source, archive.most_bytes(MAX_PIXELS))
+            pixels = _as_bytes(all_numbers(self._guards.decode(data)).pixels)
             height, width = pixels.shape[:2]
             if min(height, width) < self._smallest_px:
                 return self._leave_out(number, f"{width}x{height} is under {self._smallest_px} pixels")

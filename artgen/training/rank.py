@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from artgen.errors import RunError, UsageError
 
@@ -75,6 +75,30 @@ def from_first(value: float, device: torch.device, rank: Rank) -> float:
     told = told.to(device if device.type == "cuda" else "cpu")
     rank.add_up(told)
     return told.item()
+
+
+def add_gradients_up(
+    network: nn.Module, loss: Tensor, seconds: float, share: float, add_up: AddUp | None
+) -> list[float]:
+    """Adds gradients, loss and seconds up over all ranks, in one exchange.
+
+    share: of this rank in the batch; running statistics become their mean over the batch, equal on all ranks.
+    """
+    if add_up is None:
+        return [loss.item(), seconds]
+    summed = [p.grad for p in network.parameters() if p.grad is not None]
+    summed += [statistic.mul_(share) for statistic in running_statistics(network)]
+    flat = torch.cat([*(s.flatten() for s in summed), torch.stack([loss, loss.new_tensor(seconds)])])
+    add_up(flat)
+    *parts, numbers = flat.split([*(s.numel() for s in summed), 2])
+    for target, part in zip(summed, parts, strict=True):
+        target.copy_(part.view(target.shape))
+    return numbers.tolist()
+
+
+def running_statistics(network: nn.Module) -> list[Tensor]:
+    """Those of batch norms: each process makes them of the crops that it passes through at once."""
+    return [made for name, made in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
 
 
 def pick_device(name: str) -> str:

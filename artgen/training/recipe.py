@@ -62,9 +62,10 @@ class RestorerRecipe:
     each worker); of larger DATA the rest is decoded again in every epoch. It changes no weight. micro_images and the
     number of workers change the order in which gradients are summed and nothing else: after 20 steps of plain gradient
     descent in parts, or 30 on two workers instead of one, no weight of the tests' network is off by 1e-6; with AdamW,
-    which enlarges what is nearly zero, none by 1e-3 after 30 steps, the loss by 1e-4 of itself (test_resume.py). A network
-    with batch norm (dncnn) is the exception: it normalises over the crops that pass at once, those of a worker; it
-    refuses micro_images.
+    which enlarges what is nearly zero, none by 1e-3 after 30 steps, the loss by 1e-4 of itself (test_resume.py). That is
+    in fp32. In bf16, which `auto` picks where the hardware multiplies it fast (GPUs, CPUs with AMX), a weight was off by
+    1.6e-3 after 30 steps of AdamW. A network with batch norm (dncnn) is the exception: it normalises over the crops that pass
+    at once, those of a worker; it refuses micro_images.
     steps: length of the run and of its schedule; `minutes` > 0 ends it (and the schedule) earlier, by the clock.
     optimizer: adamw; mup, which is AdamW with lower rates for wider layers (training/optimizers.py); or muon for the
     convolutions (training/muon.py).

@@ -11,7 +11,9 @@ import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,15 +21,25 @@ from artgen.errors import RunError, UsageError
 from artgen.models import registry
 from artgen.models.spec import Facts
 from artgen.models.weights import load
+from artgen.records import Source
 from artgen.storage import atomic, uri
-from artgen.training.data import Crops
-from artgen.training.loop_restorer import Report, TrainState, running_statistics, train
+from artgen.training.data import Crops, nothing_usable
+from artgen.training.holdout import hold_out, stretches
+from artgen.training.loop_restorer import Report, TrainState, train
 from artgen.training.optimizers import make_optimizer
-from artgen.training.pictures import Pictures, centres, divide, list_sources, parts_of
-from artgen.training.rank import Rank, agreed_precision, check_agreement, pick_device, pick_dtype
+from artgen.training.pictures import Pictures, list_sources, parts_of
+from artgen.training.rank import (
+    Rank,
+    agreed_precision,
+    check_agreement,
+    gathered,
+    pick_device,
+    pick_dtype,
+    running_statistics,
+)
 from artgen.training.recipe import RestorerRecipe
 from artgen.training.scribe import Scribe, facts_of_data, log_line
-from artgen.training.state import forget_after, load_checkpoint, save_checkpoint
+from artgen.training.state import checkpoints, difference, forget_after, load_checkpoint, save_checkpoint
 
 MOST_ROLLBACKS = 5
 log = logging.getLogger(__name__)
@@ -58,7 +70,6 @@ def train_restorer(
     recipe = dataclasses.replace(recipe, precision=agreed_precision(recipe.precision, where, rank))
     dtype = pick_dtype(recipe.precision, where)
     sources = list_sources(data, options)
-    kept, held = divide(sources, recipe.holdout)
     start_options = uri.options_for(recipe.start, options, (*parts_of(data), run))
     state, facts = fresh(recipe, where, start_options)
     resumed = load_checkpoint(state, run, options)
@@ -66,22 +77,23 @@ def train_restorer(
     # What is newer is damaged: left there, it would pass for saved when the run comes to its step again.
     if resumed and rank.number == 0:
         forget_after(state.step, run, options)
+    parts = _divide(sources, run, recipe, where, rank, options)
     memory = recipe.memory_megapixels * 1_000_000
-    with Pictures(kept, recipe.patch_px, kept_pixels=memory, options=options, threads=rank.threads) as pictures:
+    with Pictures(
+        parts.kept, recipe.patch_px, kept_pixels=memory, options=options, threads=rank.threads
+    ) as pictures:
         crops = Crops(pictures, recipe, facts.channels, where)
         scribe: Scribe | None = None
         if rank.number == 0:
-            with Pictures(held, recipe.patch_px, kept_pixels=0, options=options) as some:
-                usable = centres(some)
             scribe = Scribe(
-                run=run, recipe=recipe, facts=facts, state=state, held=usable, dtype=dtype, tell=report or log_line,
+                run=run, recipe=recipe, facts=facts, state=state, held=parts.held, dtype=dtype, tell=report or log_line,
                 options=options,
             )  # fmt: skip
             scribe.begin(
-                facts_of_data(data, sources), pictures=len(kept), held_out=len(usable),
+                facts_of_data(data, sources), pictures=len(parts.kept), held_out=len(parts.held),
                 resumed_at=state.step if resumed else -1,
             )  # fmt: skip
-            pictures.unusable.update(some.unusable)
+            pictures.unusable.update(parts.unusable)
         told = 0
 
         def on_report(numbers: Mapping[str, float]) -> None:
@@ -117,6 +129,39 @@ def train_restorer(
     return uri.join(run, "model.safetensors")
 
 
+class Parts(NamedTuple):
+    """kept: to train on, the same on every rank. held, unusable: of rank 0, the centres to validate on, and what it saw that
+    cannot be used, by key, with the reason."""
+
+    kept: list[Source]
+    held: list[np.ndarray]
+    unusable: dict[str, str]
+
+
+def _divide(
+    sources: Sequence[Source], run: str, recipe: RestorerRecipe, device: torch.device, rank: Rank, options: uri.Options | None,
+) -> Parts:  # fmt: skip
+    """Rank 0 looks which pictures can be held out and tells the others. Raises UsageError where no picture can be used."""
+    told = [-1.0] * (len(stretches(len(sources), recipe.holdout)) + 1)
+    held: list[np.ndarray] = []
+    unusable: dict[str, str] = {}
+    if rank.number == 0:
+        with Pictures(sources, recipe.patch_px, kept_pixels=0, options=options) as pictures:
+            numbers, held, rest = hold_out(pictures, recipe.holdout)
+            unusable = pictures.unusable
+        told[: len(numbers)], told[-1] = numbers, float(rest)
+        if not (held or rest):
+            _write_skipped(run, 0, unusable, options)
+    *told, rest = gathered(told, device, rank)[0]
+    if rest > 0:
+        return Parts([source for number, source in enumerate(sources) if number not in told], held, unusable)
+    if max(told, default=-1) < 0:
+        key, reason = next(iter(read_skipped(run, options).items()))
+        raise nothing_usable(recipe.patch_px, f" ({len(sources)} left out, such as {key!r}: {reason})")
+    log.warning("no picture can be kept out of training: those that are validated on are trained on too")
+    return Parts(list(sources), held, unusable)
+
+
 def fresh(
     recipe: RestorerRecipe, device: torch.device, start_options: uri.Options | None = None
 ) -> tuple[TrainState, Facts]:
@@ -126,8 +171,9 @@ def fresh(
     """
     torch.manual_seed(recipe.seed)
     network, facts = registry.build(recipe.model, recipe.params)
-    _check_crops(recipe, facts, network)
-    facts = dataclasses.replace(facts, damage=tuple(recipe.damage), licence=recipe.licence)
+    _check_trains(recipe, facts, network)
+    damage = tuple(kind for kind, weight in recipe.damage.items() if weight > 0)
+    facts = dataclasses.replace(facts, damage=damage, licence=recipe.licence)
     if recipe.start:
         _begin_from(network, facts, recipe.start, start_options)
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -141,10 +187,12 @@ def check_model(recipe: RestorerRecipe) -> None:
     """Raises UsageError for a model that there is not, that does not take `params`, or not such crops; makes no weights."""
     with torch.device("meta"):
         network, facts = registry.build(recipe.model, recipe.params)
-    _check_crops(recipe, facts, network)
+    _check_trains(recipe, facts, network)
 
 
-def _check_crops(recipe: RestorerRecipe, facts: Facts, network: nn.Module) -> None:
+def _check_trains(recipe: RestorerRecipe, facts: Facts, network: nn.Module) -> None:
+    if not any(weight.numel() for weight in network.parameters()):
+        raise UsageError(f"the model {recipe.model!r} has no weights to train: set model to another one")
     # A model that takes less than its multiple continues its input by itself: the article's trains on 28 pixels.
     rest = recipe.patch_px % facts.multiple if facts.min_size >= facts.multiple else 0
     if rest:
@@ -169,8 +217,9 @@ def _begin_from(network: nn.Module, facts: Facts, start: str, options: uri.Optio
     try:
         network.load_state_dict(given.module.state_dict())
     except RuntimeError as error:
+        other = difference(network.state_dict(), given.module.state_dict())
         raise UsageError(
-            f"start {start!r} has other sizes than the recipe's model; set its params: {error}"
+            f"start {start!r} has other sizes than the recipe's model ({other}); set its params"
         ) from error
 
 
@@ -183,12 +232,7 @@ def go_back(
     What has been counted once stays counted, though the checkpoint does not know: a second time at the same place halves
     the rate again. The clock does not go back. Raises RunError after MOST_ROLLBACKS.
     """
-    bad, rollbacks, seconds = state.step, state.rollbacks + 1, state.seconds
-    if rollbacks > MOST_ROLLBACKS:
-        raise RunError(
-            f"training went astray before step {bad}, for the {rollbacks}. time, each time at half the rate; the last "
-            f"checkpoint is good: lower learning_rate ({recipe.learning_rate:g}) and run the same command again"
-        )
+    bad, usual, rollbacks, seconds = state.step, state.usual_loss, state.rollbacks + 1, state.seconds
     if not load_checkpoint(state, run, options):
         first, _ = fresh(recipe, next(state.network.parameters()).device, start_options)
         state.network.load_state_dict(first.network.state_dict())
@@ -196,7 +240,28 @@ def go_back(
         state.optimizer.load_state_dict(first.optimizer.state_dict())
         state.step, state.usual_loss = 0, 0.0
     state.rollbacks, state.seconds = rollbacks, seconds
+    if rollbacks > MOST_ROLLBACKS:
+        # Every good step moves the usual loss.
+        advice = _advice(recipe, run, options, went_well=state.usual_loss != usual)
+        raise RunError(
+            f"training went astray before step {bad}, for the {rollbacks}. time, each time at half the rate; {advice}"
+        )
     log.warning("the loss went astray before step %d: back to step %d, at half the rate", bad, state.step)
+
+
+def _advice(recipe: RestorerRecipe, run: str, options: uri.Options | None, *, went_well: bool) -> str:
+    """What to do about a run that goes astray again and again. went_well: whether any step did from the last checkpoint on."""
+    again = f"lower learning_rate ({recipe.learning_rate:g}) and run the same command again"
+    kept = checkpoints(run, options)
+    if not kept:
+        return again
+    if went_well:
+        return f"the last checkpoint ({kept[-1]}) is good: {again}"
+    return (
+        f"not one step went well from the last checkpoint ({kept[-1]}) on: if loss, damage or DATA are others than it was "
+        "trained with, begin a new RUN with its model.safetensors as `start`; if they are not, it is broken: remove "
+        f"{uri.shown(uri.join(run, 'checkpoints', kept[-1]))}, {again}"
+    )
 
 
 def _write_skipped(run: str, rank: int, unusable: Mapping[str, str], options: uri.Options | None) -> None:

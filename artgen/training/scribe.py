@@ -53,11 +53,12 @@ class Scribe:
             self._journal.line({"changed_settings": changed})
 
     def report(self, numbers: Mapping[str, float]) -> None:
-        """Adds progress (0..1), the seconds left and, where a validation is due, its scores."""
+        """Adds progress (0..1), the seconds left and, where a validation is due, its scores; at the end one always is."""
         state, recipe = self.state, self.recipe
-        if self.held and state.step % recipe.validate_steps < recipe.report_steps:
-            numbers = {**numbers, **self._validate(f"step-{state.step:08d}")}
         progress = progress_of(state, recipe)
+        ended = progress >= 1
+        if self.held and (ended or state.step % recipe.validate_steps < recipe.report_steps):
+            numbers = {**numbers, **self._validate("final" if ended else f"step-{state.step:08d}")}
         left_s = state.seconds * (1 / progress - 1) if progress else 0.0
         numbers = {**numbers, "progress": progress, "left_s": left_s}
         self._journal.numbers(state.step, {key: value for key, value in numbers.items() if key != "step"})
@@ -68,9 +69,7 @@ class Scribe:
         self._journal.line(facts)
 
     def end(self) -> None:
-        """The last validation; closes the log."""
-        if self.held:
-            self._journal.numbers(self.state.step, self._validate("final"))
+        """Closes the log."""
         self._journal.close()
 
     def _validate(self, name: str) -> dict[str, float]:

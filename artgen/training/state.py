@@ -108,9 +108,11 @@ def load_state(state: Any, run: str, options: uri.Options | None = None, *, step
             try:
                 target.load_state_dict(saved[part])
             except (RuntimeError, ValueError) as error:
-                other = "architecture" if isinstance(target, nn.Module) else "optimizer"
+                other, reason = "optimizer", str(error)
+                if isinstance(target, nn.Module):
+                    other, reason = "architecture", difference(target.state_dict(), saved[part])
                 raise UsageError(
-                    f"the checkpoint {uri.shown(place)} is of another {other}; use another RUN or its own recipe: {error}"
+                    f"the checkpoint {uri.shown(place)} is of another {other}; use another RUN or its own recipe ({reason})"
                 ) from error
         for key in _numbers(state):
             setattr(state, key, numbers.get(key, getattr(state, key)))
@@ -160,6 +162,18 @@ def _change(before: Any, now: Any) -> str:
     texts = (json.dumps(value, ensure_ascii=False) for value in (before, now))
     was, becomes = (text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..." for text in texts)
     return f"{where}was {was}, now {becomes}"
+
+
+def difference(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """The first weights of a network that `given` ones do not fit, in words."""
+    for name, weights in wanted.items():
+        if name not in given:
+            return f"it has no weights {name!r}"
+        if given[name].shape != weights.shape:
+            was, now = ("x".join(map(str, of.shape)) for of in (given[name], weights))
+            return f"its weights {name!r} are {was}, not {now}"
+    more = next((name for name in given if name not in wanted), None)
+    return f"it has more weights, such as {more!r}" if more else "its weights are of another type"
 
 
 def checkpoints(run: str | Path, options: uri.Options | None = None) -> list[str]:

@@ -29,6 +29,13 @@ class Tally:
         yield
         self._wait_s += time.monotonic() - began
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time of the block does not count: a report may come with a validation."""
+        began = time.monotonic()
+        yield
+        self._since += time.monotonic() - began
+
     def add(self, numbers: Mapping[str, float] | None) -> None:
         """The numbers of a step; None for one that was skipped."""
         if numbers is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,19 +17,46 @@ from artgen.storage import atomic, uri
 from artgen.training.data import stable_seed
 from artgen.training.degrade import OPERATORS
 from artgen.training.dice import Dice
-from artgen.training.pictures import HELD_PX
+from artgen.training.holdout import HELD_PX
 
-# Kind, strength, and whether on colour or grey pictures.
+
+class Task(NamedTuple):
+    """What is scored: an operator at a strength on colour or grey pictures. kind: of training damage that it belongs to."""
+
+    kind: str
+    operator: str
+    strength: float
+    colours: str
+
+    @property
+    def name(self) -> str:
+        """What the log calls its score."""
+        return f"{self.operator}-{self.strength:g}-{self.colours}"
+
+
 TASKS = (
-    ("noise", 15.0, "colour"),
-    ("noise", 25.0, "colour"),
-    ("noise", 50.0, "colour"),
-    ("noise", 25.0, "grey"),
-    ("salt-pepper", 0.5, "grey"),
-    ("missing", 0.8, "grey"),
-    ("holes", 0.15, "colour"),
-    ("jpeg", 10.0, "grey"),
+    Task("noise", "noise", 15.0, "colour"),
+    Task("noise", "noise", 25.0, "colour"),
+    Task("noise", "noise", 50.0, "colour"),
+    Task("noise", "noise", 25.0, "grey"),
+    Task("salt-pepper", "salt-pepper", 0.5, "grey"),
+    Task("missing", "missing", 0.8, "grey"),
+    Task("holes", "holes", 0.15, "colour"),
+    Task("holes", "scratches", 0.05, "colour"),
+    Task("jpeg", "jpeg", 10.0, "grey"),
 )
+
+
+def tasks_of(damage: Iterable[str], channels: int) -> list[Task]:
+    """Those of the kinds of training damage that a model has seen; all for a mixture, and where no kind is known.
+
+    channels: of the model; one of grey pictures sees the colour ones in grey.
+    """
+    kinds = {*damage} - {"clean"}
+    seen = [task for task in TASKS if task.kind in kinds or "mixture" in kinds or not kinds]
+    if channels == 1:
+        seen = [task._replace(colours="grey") for task in seen]
+    return list(dict.fromkeys(seen))
 
 
 @torch.no_grad()
@@ -39,23 +67,20 @@ def validate(
     dtype: torch.dtype | None = None,
     options: uri.Options | None = None,
 ) -> dict[str, float]:
-    """Mean PSNR and SSIM over the centre crops (up to 192 px) of the pictures for every task: "noise-25-grey" in dB and
-    "noise-25-grey-ssim" (where no picture is smaller than its window).
+    """Mean PSNR and SSIM over the centre crops (up to 192 px) of the pictures for every task of the damage that the restorer
+    was trained on: "noise-25-grey" in dB and "noise-25-grey-ssim" (where no picture is smaller than its window).
 
-    pictures: uint8, H x W or H x W x 3, at least one. A grey model is not asked about colour. Writes a PNG
-    with one row of input, output and target for each task to the path or URL `panel`. Raises StorageError.
+    pictures: uint8, H x W or H x W x 3, at least one. Writes a PNG with one row of input, output and target for each task to
+    the path or URL `panel`. Raises StorageError.
     """
     scores, rows = {}, []
-    for kind, strength, colours in TASKS:
-        if colours == "colour" and restorer.facts.channels == 1:
-            continue
-        triples = []
+    for task in tasks_of(restorer.facts.damage, restorer.facts.channels):
+        name, triples = task.name, []
         for index, pixels in enumerate(pictures):
-            clean = _centre(pixels, restorer.facts.multiple, grey=colours == "grey")
-            dice = Dice(stable_seed("validate", kind, str(strength), index))
-            image, mask = OPERATORS[kind](clean, strength, dice)
+            clean = _centre(pixels, restorer.facts.multiple, grey=task.colours == "grey")
+            dice = Dice(stable_seed("validate", task.operator, str(task.strength), index))
+            image, mask = OPERATORS[task.operator](clean, task.strength, dice)
             triples.append((image, _restore(restorer, image, mask, dtype), clean))
-        name = f"{kind}-{strength:g}-{colours}"
         scores[name] = sum(psnr(y, x) for _, y, x in triples) / len(triples)
         if min(min(x.shape[-2:]) for *_, x in triples) >= SSIM_WINDOW:
             scores[f"{name}-ssim"] = sum(ssim(y, x) for _, y, x in triples) / len(triples)

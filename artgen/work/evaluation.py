@@ -15,6 +15,7 @@ from torch import Tensor
 
 from artgen.codecs.encode import to_8_bits
 from artgen.codecs.guard import Guard
+from artgen.codecs.picture import all_numbers
 from artgen.errors import ImageError, UsageError
 from artgen.inference.forward import Forward
 from artgen.inference.restore import RestoreOptions, restore
@@ -122,7 +123,8 @@ class Evaluation:
 
     def _measure(self, scores: Scores, key: str, clean: Tensor) -> None:
         task = scores.task
-        dice = Dice(stable_seed(self._seed, "evaluate", task.damage, str(task.strength), key))
+        # 15 and 15.0 are one strength.
+        dice = Dice(stable_seed(self._seed, "evaluate", task.damage, f"{task.strength:g}", key))
         damaged = OPERATORS[task.damage](clean, task.strength, dice)
         if self._protocol == "file":
             damaged = Damaged(round_to_file(damaged.image), damaged.mask)
@@ -223,10 +225,10 @@ def pictures_of(
     sources: Iterable[Source], reader: Reader, guard: Guard, unusable: dict[str, str], most_bytes: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Pictures (key, H x W x C uint8) one after the other; `unusable` is told why others are left out, by key: unreadable,
-    larger than `most_bytes`, or too small."""
+    larger than `most_bytes`, too small, or with samples that are not numbers."""
     for source in sources:
         try:
-            pixels = guard.decode(reader.read(source, most_bytes)).pixels
+            pixels = all_numbers(guard.decode(reader.read(source, most_bytes))).pixels
         except ImageError as error:
             unusable[source.key] = f"{type(error).__name__}: {error}"
             continue
@@ -249,7 +251,7 @@ def as_json(scores: Scores) -> dict[str, Any]:
     """The means of one task, an infinite one as null."""
     return {
         "damage": scores.task.damage,
-        "strength": scores.task.strength,
+        "strength": float(scores.task.strength),
         "images": scores.images,
         "scores": {name: for_json(found) for name, found in scores.means().items()},
     }

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from artgen.models.restorers.params import check_number, check_widths
+
 
 class ResidualBlock(nn.Module):
     """x + conv(relu(conv(x))); starts as the identity, since its last convolution starts at zero."""
@@ -43,10 +45,15 @@ class RestoreUNet(nn.Module):
         widths: channels at half, quarter, eighth... resolution.
         blocks: residual blocks at each level on the way down and on the way up.
         middle_blocks: residual blocks at the bottom, where they cost least and see farthest.
+    Raises ValueError for what is out of range.
     """
 
     def __init__(self, widths: Sequence[int] = (48, 96, 192), blocks: int = 2, middle_blocks: int = 4) -> None:
         super().__init__()
+        check_widths(widths)
+        check_number("blocks", blocks, 0)
+        check_number("middle_blocks", middle_blocks, 0)
+        self.multiple = max(8, 2 ** len(widths))
 
         def level(width: int, count: int) -> nn.Sequential:
             return nn.Sequential(*[ResidualBlock(width) for _ in range(count)])

@@ -18,8 +18,9 @@ from artgen.codecs.guard import Guard
 from artgen.commands.damage import RANGES
 from artgen.errors import UsageError
 from artgen.models.spec import Facts, Restorer
+from artgen.models.weights import load
 from artgen.training.degrade import OPERATORS
-from artgen.work.evaluation import Evaluation, restored_whole
+from artgen.work.evaluation import Evaluation, Task, as_json, restored_whole
 from tests import pictures
 from tests.runs import artgen_here
 
@@ -90,6 +91,36 @@ def test_what_cannot_be_is_told_with_its_value(data: Path, flags: list[str], sai
     result = artgen_here("evaluate", "restorer", "identity", data, "--no-peers", *flags)
     assert result.returncode == 2, result.stderr
     assert said in result.stderr
+
+
+def test_a_strength_is_the_same_however_it_is_written(data: Path) -> None:
+    tasks = [Task("noise", 15), Task("noise", 15.0)]
+    shown = [("a", np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8))]
+    one, other = Evaluation(load("identity"), peers=False).run(tasks, shown)
+    assert one.psnr == other.psnr
+    assert json.dumps(as_json(one)) == json.dumps(as_json(other))
+
+
+def test_a_picture_with_samples_that_are_not_numbers_is_counted_and_listed(data: Path) -> None:
+    spoilt = np.full((24, 24), 0.5, np.float32)
+    spoilt[3, 4] = np.inf
+    Image.fromarray(spoilt).save(data / "inf.tif")
+    (data / "broken.png").unlink()
+    told = artgen_here("evaluate", "restorer", "identity", data, *NOISE)
+    assert told.returncode == 3
+    assert (json.loads(told.stdout)["pictures"], json.loads(told.stdout)["failed"]) == (3, 1)
+    assert "left out 'inf.tif': DecodeFailed: 1 samples that are not numbers" in told.stderr
+
+
+def test_non_local_means_is_the_stronger_one_of_opencv_for_colour() -> None:
+    cv2 = pytest.importorskip("cv2")
+    from artgen.metrics import classical
+
+    rows, columns = np.mgrid[0:48, 0:48]
+    clean = np.stack([0.5 + 0.4 * np.sin(rows / (4 + c)) * np.cos(columns / (5 + c)) for c in range(3)], axis=2)
+    noisy = clean + np.random.default_rng(0).normal(0, 25 / 255, clean.shape)
+    weaker = cv2.fastNlMeansDenoisingColored(classical._bytes(noisy), None, 22.5, 22.5, 7, 21) / 255
+    assert np.mean((classical.non_local_means(noisy, 25) - clean) ** 2) < 0.6 * np.mean((weaker - clean) ** 2)
 
 
 def test_every_operator_has_a_range() -> None:

@@ -35,6 +35,35 @@ def test_a_wrong_parameter_is_refused():
         registry.build("dncnn", {"deepness": 3})
 
 
+@pytest.mark.parametrize(
+    ("name", "params", "said"),
+    [
+        ("dncnn", {"width": -1}, "width is -1; use a whole number from 1"),
+        ("dncnn", {"depth": 0}, "depth is 0; use a whole number from 2"),
+        ("dncnn", {"channels": 2}, "use 1 .grey. or 3 .RGB."),
+        ("default", {"widths": []}, "widths is \\[\\]; use a list"),
+        ("default", {"widths": [8, 0.5]}, "one of widths is 0.5"),
+        ("default", {"blocks": -1}, "blocks is -1"),
+        ("article", {"widths": "many"}, "widths is 'many'"),
+    ],
+)
+def test_a_parameter_that_is_out_of_range_is_refused(name, params, said):
+    with pytest.raises(UsageError, match=f"does not take the parameters.*: .*{said}"):
+        registry.build(name, params)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("name", ["default", "article"])
+def test_what_a_network_of_so_many_levels_takes_is_in_its_facts(name, levels):
+    module, facts = registry.build(name, {"widths": [4] * levels})
+    least = max(8, 2**levels) if name == "default" else 1
+    assert (facts.multiple, facts.min_size) == (least if name == "default" else 2 ** (levels - 1), least)
+    side = max(facts.multiple, facts.min_size)
+    x = torch.rand(1, facts.channels, side, 2 * side)
+    with torch.no_grad():
+        assert Restorer(module, facts, "")(x).shape == x.shape
+
+
 def test_channels_reach_the_facts():
     _, facts = registry.build("dncnn", {"channels": 3, "depth": 4})
     assert facts.channels == 3

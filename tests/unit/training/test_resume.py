@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from artgen.errors import RunError, StorageError, UsageError
 from artgen.models.spec import Facts
 from artgen.training.data import Batch, Crops
-from artgen.training.loop_restorer import TrainState, add_gradients_up, share_of, train
+from artgen.training.loop_restorer import TrainState, share_of, train
 from artgen.training.rank import Rank as ThisRank
-from artgen.training.rank import check_agreement
+from artgen.training.rank import add_gradients_up, check_agreement
 from artgen.training.recipe import RestorerRecipe
 from artgen.training.run import fresh
 from artgen.training.state import checkpoints, last_step, load_checkpoint, save_checkpoint

@@ -20,14 +20,17 @@ from artgen.models import registry
 from artgen.models.spec import Facts, Restorer
 from artgen.models.weights import load
 from artgen.training.data import Batch, Crops
+from artgen.training.holdout import HeldOut, hold_out, stretches
 from artgen.training.loop_restorer import TrainState, train
-from artgen.training.pictures import Pictures, centres, digest_of, divide, list_sources
-from artgen.training.rank import pick_device, pick_dtype
+from artgen.training.mixtures import DEFAULT_WEIGHTS
+from artgen.training.pictures import Pictures, digest_of, list_sources
+from artgen.training.rank import Rank, pick_device, pick_dtype
 from artgen.training.recipe import RestorerRecipe, load_recipe
-from artgen.training.run import fresh, go_back, read_skipped, train_restorer
+from artgen.training.run import _divide, fresh, go_back, read_skipped, train_restorer
 from artgen.training.scribe import facts_of_data
-from artgen.training.state import load_checkpoint, save_checkpoint
-from artgen.training.validate import validate
+from artgen.training.state import checkpoints, load_checkpoint, save_checkpoint
+from artgen.training.tally import Tally
+from artgen.training.validate import tasks_of, validate
 from tests.pictures import files, write_tar
 
 TINY = {"widths": [8, 8, 8], "blocks": 1}
@@ -59,6 +62,10 @@ def data(tmp_path) -> str:
         waves = np.stack([np.sin(rows / (3 + number + c)) * np.cos(columns / (4 + c)) for c in range(3)], axis=-1)
         Image.fromarray((127 + 120 * waves).astype(np.uint8)).save(folder / f"{number}.png")
     return str(folder)
+
+
+def log_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
 def fresh_state(settings: RestorerRecipe) -> TrainState:
@@ -193,7 +200,7 @@ def test_a_run_goes_back_to_its_last_good_checkpoint(data, tmp_path):
     )  # fmt: skip
     assert state.rollbacks == 1
     assert state.step == 40
-    assert saved == [*range(1, 41), 40]  # none of the 20 bad steps was saved, and all came again
+    assert saved == [*range(1, 41)]  # none of the 20 bad steps was saved, and all came again
     assert rates[1, 12] == pytest.approx(rates[0, 12] / 2)
     assert all(torch.isfinite(weight).all() for weight in state.network.parameters())
     resumed = fresh_state(settings)
@@ -205,6 +212,66 @@ def test_a_run_that_goes_astray_again_and_again_ends_with_what_to_do(data, tmp_p
     settings = recipe(steps=1000, report_steps=1000, learning_rate=1e4, loss="l2", warmup_steps=1)
     with pytest.raises(RunError, match=r"for the 6\. time.*lower learning_rate \(10000\)"):
         train_restorer(data, str(tmp_path / "run"), settings)
+
+
+@pytest.fixture
+def soon_astray(monkeypatch):
+    monkeypatch.setattr("artgen.training.loop_restorer.BAD_STEPS", 2)
+    monkeypatch.setattr("artgen.training.run.MOST_ROLLBACKS", 1)
+
+
+@pytest.mark.usefixtures("soon_astray")
+@pytest.mark.parametrize("steps", [9, 4])  # the step that does harm is one of many, or the last
+def test_weights_that_a_step_destroyed_are_never_saved(data, tmp_path, steps):
+    """The loss of the step that destroys them is that of the weights before it."""
+    run, moderate = tmp_path / "run", recipe(steps=3, holdout=0, checkpoint_minutes=0.0)
+    train_restorer(data, str(run), moderate)
+    sound = (run / "model.safetensors").read_bytes()
+    wild = dataclasses.replace(moderate, steps=steps, learning_rate=1e9, clip_norm=1e9, warmup_steps=1)
+    with pytest.raises(RunError, match=r"the last checkpoint \(step-00000003\) is good: lower learning_rate"):
+        train_restorer(data, str(run), wild)
+    assert checkpoints(run) == ["step-00000002", "step-00000003"]
+    assert (run / "model.safetensors").read_bytes() == sound
+    train_restorer(data, str(run), dataclasses.replace(moderate, steps=5))
+    assert checkpoints(run) == ["step-00000004", "step-00000005"]
+
+
+@pytest.mark.usefixtures("soon_astray")
+def test_what_to_do_names_no_checkpoint_that_is_broken_or_not_there(data, tmp_path):
+    wild = recipe(steps=30, holdout=0, learning_rate=1e9, clip_norm=1e9, warmup_steps=1)
+    with pytest.raises(RunError, match=r"at half the rate; lower learning_rate"):
+        train_restorer(data, str(tmp_path / "new"), wild)
+    run = tmp_path / "run"
+    train_restorer(data, str(run), recipe(steps=1, holdout=0))
+    broken = run / "checkpoints" / "step-00000001" / "network.safetensors"
+    save_file({name: weight * math.nan for name, weight in load_file(broken).items()}, broken)
+    with pytest.raises(
+        RunError, match=r"not one step went well from the last checkpoint \(step-00000001\) on.*remove .*run/"
+    ):
+        train_restorer(data, str(run), recipe(steps=30, holdout=0))
+
+
+def test_the_last_steps_are_reported_and_validated_once(data, tmp_path):
+    told = []
+    train_restorer(
+        data, str(tmp_path / "run"), recipe(steps=4, validate_steps=4), report=lambda n: told.append(n["step"])
+    )
+    assert told == [3, 4]
+    lines = log_of(tmp_path / "run")
+    assert [line["step"] for line in lines if "noise-25-colour" in line] == [4]
+    assert [line["loss"] > 0 for line in lines if "step" in line] == [True, True]
+    train_restorer(data, str(tmp_path / "run"), recipe(steps=4, validate_steps=4))
+    assert [line["step"] for line in log_of(tmp_path / "run") if "noise-25-colour" in line] == [4]
+
+
+def test_the_time_of_a_validation_does_not_count_as_training(monkeypatch):
+    clock = iter([0.0, 1.0, 1.0, 1.0, 101.0, 103.0, 103.0])
+    monkeypatch.setattr("artgen.training.tally.time.monotonic", lambda: next(clock))
+    tally = Tally(4)
+    with tally.paused():
+        tally.flush()  # a hundred seconds pass
+    tally.add({"loss": 1.0})
+    assert tally.flush()["images_per_s"] == 2.0
 
 
 def test_a_network_that_is_mostly_dead_is_told(data, tmp_path, caplog):
@@ -278,14 +345,56 @@ def test_memory_holds_only_so_many_pixels(data):
         assert len(all_of_them._kept) == 5
 
 
-def test_held_out_pictures_are_few_and_none_is_trained_on(data):
-    sources = list_sources(data)
-    kept, held = divide(sources, 2)
-    assert [source.key for source in held] == ["0.png", "2.png", "4.png"]
-    assert [source.key for source in kept] == ["1.png", "3.png"]
-    assert len(divide(sources * 200, 2)[1]) <= 64
-    assert divide(sources[:1], 2) == (sources[:1], sources[:1])
-    assert divide(sources, 0) == (sources, [])
+def test_held_out_pictures_are_few_and_none_is_trained_on(data, tmp_path):
+    assert [list(stretch) for stretch in stretches(5, 2)] == [[0, 1], [2, 3], [4]]
+    assert len(stretches(1000, 2)) <= 64
+    assert stretches(5, 0) == []
+    with Pictures(list_sources(data), 32) as pictures:
+        assert hold_out(pictures, 2).numbers == [0, 2, 4]
+        assert hold_out(pictures, 0) == HeldOut([], [], rest=True)
+        assert hold_out(pictures, 1).rest is False
+
+
+def test_where_a_picture_cannot_be_held_out_the_next_one_is(data, tmp_path, monkeypatch):
+    (Path(data) / "0.png").write_bytes(b"\x89PNG nothing")
+    trained = []
+    monkeypatch.setattr(
+        "artgen.training.run.Crops",
+        lambda pictures, *rest: trained.append(pictures._sources) or Crops(pictures, *rest),
+    )
+    train_restorer(data, str(tmp_path / "run"), recipe(steps=1, holdout=60))
+    assert [source.key for source in trained[0]] == ["0.png", "2.png", "3.png", "4.png"]
+    lines = log_of(tmp_path / "run")
+    assert lines[0]["held_out"] == 1
+    assert lines[-1]["noise-25-colour"] > 5
+    assert read_skipped(str(tmp_path / "run")).keys() == {"0.png"}
+
+
+def test_one_usable_picture_is_trained_on_and_validated_on_with_a_warning(data, tmp_path, caplog):
+    for number in range(4):
+        (Path(data) / f"{number}.png").write_bytes(b"\x89PNG nothing")
+    with caplog.at_level(logging.WARNING, logger="artgen.training.run"):
+        train_restorer(data, str(tmp_path / "run"), recipe(steps=1))
+    assert "no picture can be kept out of training" in caplog.text
+    assert log_of(tmp_path / "run")[-1]["noise-25-colour"] > 5
+
+
+def test_a_rank_divides_data_as_the_first_one_says(data):
+    def add_up(flat: torch.Tensor) -> None:
+        flat[:3] += torch.tensor([1.0, 3.0, 1.0])  # rank 0 holds out 1 and 3, and another one can be used
+
+    told = _divide(list_sources(data), "", recipe(), torch.device("cpu"), Rank(1, 2, add_up), None)
+    assert [source.key for source in told.kept] == ["0.png", "2.png", "4.png"]
+    assert told.held == []
+
+
+def test_a_picture_with_samples_that_are_not_numbers_is_left_out(data, tmp_path):
+    spoilt = np.full((48, 48), 0.5, np.float32)
+    spoilt[3, 4] = np.nan
+    Image.fromarray(spoilt).save(Path(data) / "nan.tif")
+    train_restorer(data, str(tmp_path / "run"), recipe(steps=2, holdout=0))
+    skipped = read_skipped(str(tmp_path / "run"))
+    assert skipped == {"nan.tif": "DecodeFailed: 1 samples that are not numbers: save it without them"}
 
 
 def test_nothing_to_train_on_is_a_usage_error(data, tmp_path):
@@ -294,16 +403,22 @@ def test_nothing_to_train_on_is_a_usage_error(data, tmp_path):
         list_sources(str(tmp_path / "empty"))
     with pytest.raises(UsageError, match="gone"):
         list_sources(str(tmp_path / "gone"))
-    with pytest.raises(UsageError, match="none of 64x64 pixels"):
+    told = r"none of 64x64 pixels .*\(5 left out, such as '0.png': 56x48 is under 64 pixels\)"
+    with pytest.raises(UsageError, match=told):
         train_restorer(data, str(tmp_path / "run"), recipe(patch_px=64))
+    assert len(read_skipped(str(tmp_path / "run"))) == 5
+    assert not (tmp_path / "run" / "recipe.json").exists()
     with pytest.raises(UsageError, match="'tpu' is not available"):
         pick_device("tpu")
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(data, tmp_path):
     train_restorer(data, str(tmp_path / "run"), recipe(steps=1, holdout=0))
-    with pytest.raises(UsageError, match="another architecture"):
+    told = r"another architecture.*\(its weights 'head.weight' are 8x40x3x3, not 4x40x3x3\)$"
+    with pytest.raises(UsageError, match=told):
         train_restorer(data, str(tmp_path / "run"), recipe(params={"widths": [4, 4, 4], "blocks": 1}))
+    with pytest.raises(UsageError, match=r"another architecture.*\(it has no weights 'model.0.weight'\)$"):
+        train_restorer(data, str(tmp_path / "run"), recipe(model="dncnn", params={}))
     with pytest.raises(UsageError, match="is of another optimizer; use another RUN or its own recipe"):
         train_restorer(data, str(tmp_path / "run"), recipe(optimizer="muon", holdout=0))
 
@@ -362,7 +477,7 @@ def test_of_held_out_pictures_the_centres_are_kept_and_score_the_same(tmp_path, 
     for number, shape in enumerate([(301, 402, 3), (193, 230, 3), (40, 251), (90, 77, 3)]):
         Image.fromarray(dice.integers(0, 256, shape, np.uint8)).save(folder / f"{number}.png")
     with Pictures(list_sources(str(folder)), 32) as pictures:
-        whole, few = [pictures[number] for number in range(4)], centres(pictures)
+        whole, few = [pictures[number] for number in range(4)], hold_out(pictures, 1).centres
     assert [pixels.shape for pixels in few] == [(193, 192, 3), (193, 192, 3), (40, 193), (90, 77, 3)]
     assert all(pixels.base is None for pixels in few), "a view keeps the picture whole"
     network, facts = registry.build("default", TINY)
@@ -407,6 +522,28 @@ def test_a_model_without_masks_trains_too(data, tmp_path):
     settings = recipe(model="dncnn", params={"depth": 4, "width": 8}, steps=2)
     train_restorer(data, str(tmp_path / "run"), settings)
     assert load(str(tmp_path / "run")).facts.channels == 1
+
+
+def test_a_model_without_weights_is_refused(data, tmp_path):
+    with pytest.raises(UsageError, match="'identity' has no weights to train"):
+        train_restorer(data, str(tmp_path / "run"), recipe(model="identity", params={}))
+
+
+def test_what_is_trained_is_what_is_validated():
+    names = [task.name for task in tasks_of(DEFAULT_WEIGHTS, 3)]
+    assert names == [
+        "noise-15-colour", "noise-25-colour", "noise-50-colour", "noise-25-grey", "salt-pepper-0.5-grey", "missing-0.8-grey",
+        "holes-0.15-colour", "scratches-0.05-colour", "jpeg-10-grey",
+    ]  # fmt: skip
+    assert [task.name for task in tasks_of(["mixture"], 3)] == [task.name for task in tasks_of([], 3)] == names
+    assert [task.name for task in tasks_of(["noise", "clean"], 1)] == [
+        "noise-15-grey",
+        "noise-25-grey",
+        "noise-50-grey",
+    ]
+    assert [task.name for task in tasks_of(["holes"], 1)] == ["holes-0.15-grey", "scratches-0.05-grey"]
+    _, facts = fresh(recipe(damage={"noise": 1.0, "jpeg": 0.0}), torch.device("cpu"))
+    assert facts.damage == ("noise",)
 
 
 def test_precision_names():
