@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import secrets
@@ -21,6 +22,8 @@ from artgen.storage.owner import is_gone, this_host
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
 PREFIX = ".artgen-"
 """Begins the name of every temporary file, so that `sweep` knows them and listings skip them."""
 
@@ -28,6 +31,9 @@ PREFIX = ".artgen-"
 _PART_BYTES, _PARTS_AT_ONCE, _MOST_PARTS = 16 << 20, 4, 9_000
 # The disk takes what many threads ask it to keep at once in a third of the time (16 pictures on ext4: 170 ms for 450).
 _SYNCS_AT_ONCE = 8
+# From so many files on, one call that writes out their whole disk is cheaper than one for each (128 on ext4: 5 ms for 40),
+# though it waits for what others have written as well.
+_WHOLE_DISK_FROM = 64
 
 
 def write(uri: str, data: bytes | memoryview, options: uris.Options | None = None, *, fsync: bool = False) -> None:
@@ -89,9 +95,14 @@ def sync(folder_uri: str, names: Iterable[str]) -> None:
     top = uris.local_path(folder_uri)
     paths = [os.path.join(top, name) for name in names]
     folders = {folder for path in paths for folder in _folders_between(top, path)}
-    with explained(folder_uri), ThreadPoolExecutor(_SYNCS_AT_ONCE, "artgen-sync") as pool:
-        list(pool.map(_fsync, paths))
-        list(pool.map(_fsync_folder, folders))
+    with explained(folder_uri):
+        if len(paths) >= _WHOLE_DISK_FROM and hasattr(_LIBC, "syncfs"):
+            for folder in {os.stat(folder).st_dev: folder for folder in folders}.values():
+                _sync_disk(folder)
+            return
+        with ThreadPoolExecutor(_SYNCS_AT_ONCE, "artgen-sync") as pool:
+            list(pool.map(_fsync, paths))
+            list(pool.map(_fsync_folder, folders))
 
 
 def sweep(folder_uri: str, options: uris.Options | None = None, older_than_s: float = 24 * 3600) -> int:
@@ -217,6 +228,17 @@ def _fsync(path: str, flags: int = 0) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_disk(folder: str) -> None:
+    """All data and names of the file system that `folder` lies on (Linux; errors of writing since Linux 5.8)."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _LIBC.syncfs(fd):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), folder)
     finally:
         os.close(fd)
 

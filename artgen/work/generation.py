@@ -16,7 +16,7 @@ from artgen.codecs.encode import Format, encode
 from artgen.codecs.metadata import Metadata
 from artgen.codecs.pool import GuardPool
 from artgen.errors import ImageError, RunError
-from artgen.inference.sample import mark_of, sample
+from artgen.inference.sample import FORWARD_IMAGES, mark_of, sample
 from artgen.models.gans import weights
 from artgen.models.gans.spec import MODES, Painter
 from artgen.records import Entry, Row
@@ -24,7 +24,7 @@ from artgen.storage import uri
 from artgen.work.seeds import Seeds
 from artgen.work.unit import Made
 
-# Passes whose pictures wait for their threads: more than two units under way at once need.
+# Passes whose pictures wait for their threads, of each thread that runs passes: more than two units under way at once need.
 PASSES_KEPT = 8
 # A picture takes seconds at most, wherever it is made: no flag for it.
 IMAGE_TIMEOUT_S = 60.0
@@ -62,11 +62,12 @@ class GenerateJob:
         return weights.load_painter(model, self.model_options)
 
     def torch_threads(self, cores: int, threads: int) -> int:
-        """One forward pass at a time takes every core."""
-        return cores
+        """On a CPU as many passes run at once as there are threads, and share the cores: two of one thread each make a third
+        more pictures than one of two."""
+        return max(1, cores // threads) if self.device == "cpu" else cores
 
     def open(self, model: Painter, threads: int, guards: GuardPool | None = None) -> Generation:
-        return Generation(self, model)
+        return Generation(self, model, threads)
 
     def classes_of(self, seeds: Sequence[int]) -> list[int] | None:
         """The class number of each seed; None for a model without classes."""
@@ -82,24 +83,34 @@ class Pass:
 
 
 class Generation:
-    """A job opened on one machine: the generator on its device, and one thread that runs it."""
+    """A job opened on one machine: the generator on its device, and the threads that run it, one on a GPU.
 
-    def __init__(self, job: GenerateJob, painter: Painter) -> None:
+    ahead: images beyond those that the threads have in hand, so that the next passes run while pictures are encoded.
+    """
+
+    def __init__(self, job: GenerateJob, painter: Painter, threads: int = 1) -> None:
+        passes = threads if job.device == "cpu" else 1
+        self.ahead = (passes + 1) * FORWARD_IMAGES
+        self._most_kept = PASSES_KEPT * passes
         self._job, self._painter = job, painter
         self._signer = signer_of(job.credentials)
         self._stop = threading.Event()
         self._turn = threading.Lock()
         self._passes: dict[str, Future[Pass]] = {}
-        # Forward passes of a thread of their own: torch keeps a team of threads for each thread that calls it.
-        self._brush = ThreadPoolExecutor(1, "artgen-forward")
+        # Forward passes of threads of their own: torch keeps a team of threads for each thread that calls it.
+        self._brush = ThreadPoolExecutor(passes, "artgen-forward")
 
     def stop(self) -> None:
         """Ends the pictures under way soon, with a RunError each."""
         self._stop.set()
 
     def close(self) -> None:
-        """Waits for the pass under way; those that have not begun are dropped."""
+        """Waits for the passes under way; those that have not begun are dropped."""
         self._brush.shutdown(cancel_futures=True)
+
+    def begin(self, entry: Entry) -> None:
+        """Starts the pass of an entry that is soon to be made, if nobody has."""
+        self._pass(entry.source.detail)
 
     def make(self, entry: Entry) -> Made:
         """The picture of one seed. Raises RunError (OutOfMemory too): no picture is to blame for what goes wrong here."""
@@ -139,7 +150,7 @@ class Generation:
         with self._turn:
             if seeds not in self._passes:
                 self._passes[seeds] = self._brush.submit(self._paint, seeds)
-                if len(self._passes) > PASSES_KEPT:
+                if len(self._passes) > self._most_kept:
                     del self._passes[next(iter(self._passes))]
             return self._passes[seeds]
 

@@ -84,6 +84,8 @@ class RestoreJob:
 class Restoration:
     """A job opened on one machine: the model on its device, readers, one decoder process for each thread."""
 
+    ahead = 0
+
     def __init__(self, job: RestoreJob, restorer: Restorer, guards: GuardPool, threads: int) -> None:
         self._job = job
         self._stop = threading.Event()
@@ -103,6 +105,9 @@ class Restoration:
         """Ends the decoder processes too, also those that it was given."""
         self._guards.close()
         self._reader.close()
+
+    def begin(self, entry: Entry) -> None:
+        """Nothing of an image is done before its turn."""
 
     def make(self, entry: Entry) -> Made:
         """One entry; any ImageError becomes a failed row, and so does what nobody foresaw (a RunError ends the run): a bad

@@ -32,8 +32,11 @@ class Made:
 
 class Maker(Protocol):
     """Does one entry; thread-safe. Raises nothing for a bad image: that is a Made with a failed row. `stop` ends the
-    entries under way soon, with a RunError each."""
+    entries under way soon, with a RunError each. ahead: entries beyond two of each thread that it is told of by `begin`."""
 
+    ahead: int
+
+    def begin(self, entry: Entry) -> None: ...
     def make(self, entry: Entry) -> Made: ...
     def stop(self) -> None: ...
     def close(self) -> None: ...
@@ -94,12 +97,12 @@ def run(
 ) -> Iterator[Outcome]:  # fmt: skip
     """Does the units in order and yields an Outcome after each commit.
 
-    At most 2 * threads images are in flight. Raises RunError for a failed image on `on_error="stop"`; whatever ends it
-    early, the units already yielded are committed and no other leaves a part behind. `stop` is then called to end the images
-    under way, which this waits for.
+    At most 2 * threads images, and those that the maker wants to know of, are in flight. Raises RunError for a failed image
+    on `on_error="stop"`; whatever ends it early, the units already yielded are committed and no other leaves a
+    part behind. `stop` is then called to end the images under way, which this waits for.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="artgen-image") as pool:
-        flowing = _flow(units, pool, maker, 2 * threads)
+        flowing = _flow(units, pool, maker, 2 * threads + maker.ahead)
         try:
             for unit, made in flowing:
                 yield _commit(unit, made, publish, on_image)
@@ -121,6 +124,7 @@ def _flow(
 
     def fill() -> None:
         while len(waiting) < window and (entry := next(upcoming, None)) is not None:
+            maker.begin(entry)
             waiting.append(pool.submit(maker.make, entry))
 
     def results(unit: Unit) -> Iterator[Made]:

@@ -30,6 +30,7 @@ class _Faulty:
 
     def __init__(self, maker: Any, output: str) -> None:
         self._maker, self._output = maker, output
+        self.ahead, self.begin = maker.ahead, maker.begin
 
     def make(self, entry: Entry) -> Made:
         key = entry.source.key
@@ -78,6 +79,7 @@ class _Waiting:
 
     def __init__(self, maker: Any, output: str) -> None:
         self._maker, self._output = maker, output
+        self.ahead, self.begin = maker.ahead, maker.begin
 
     def make(self, entry: Entry) -> Made:
         if len(set(lines(self._output, "nodes"))) < 2:

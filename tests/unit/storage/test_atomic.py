@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +150,13 @@ def test_killed_at_any_moment_leaves_the_old_or_the_new_file(tmp_path):
         data = path.read_bytes()
         assert len(data) == 300_000
         assert len(set(data)) == 1
+
+
+@pytest.mark.parametrize("count", [3, atomic._WHOLE_DISK_FROM])
+def test_few_and_many_files_are_synced(tmp_path: Path, count: int) -> None:
+    names = [f"{n % 3}/{n}" for n in range(count)]
+    for name in names:
+        atomic.write(str(tmp_path / name), b"x")
+    atomic.sync(str(tmp_path), names)
+    with pytest.raises(StorageError, match="No such file"):
+        atomic.sync(str(tmp_path), [*names, "gone/away"])

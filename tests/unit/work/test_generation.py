@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -113,6 +114,24 @@ def test_a_pass_that_failed_is_made_anew_for_whoever_asks_next(painter: Painter)
         maker.make(entries[1])
     assert not maker._passes
     assert maker.make(entries[0]).data == made(painter, entries)[0].data
+    hook.remove()
+    maker.close()
+
+
+def test_passes_run_side_by_side_before_their_pictures_are_asked_for(painter: Painter) -> None:
+    """Two passes that wait for each other: one after the other they would never end well."""
+    maker = Generation(GenerateJob("m", painter.sha256, (0, 1, 2)), painter, threads=2)
+    both = threading.Barrier(2, timeout=20)
+
+    def meet(*_: object) -> None:
+        both.wait()
+
+    hook = painter.module.register_forward_pre_hook(meet)
+    first, second = seed_entries(Seeds.parse("0-1"), ".png", 1)
+    assert maker.ahead > 0
+    for entry in (first, second):
+        maker.begin(entry)
+    assert maker.make(first).row.status == maker.make(second).row.status == "ok"
     hook.remove()
     maker.close()
 

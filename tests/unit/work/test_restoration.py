@@ -121,12 +121,13 @@ def test_passwords_in_addresses_stay_out_of_rows(guards: GuardPool) -> None:
     assert "hidden" not in maker(guards).make(Entry(Source("x.png", address, "file"), "x.png")).row.source_uri
 
 
-def test_an_image_under_way_ends_soon_when_it_is_stopped(guards: GuardPool, tmp_path: Path) -> None:
-    work = maker(guards)
+def test_an_image_under_way_ends_soon_when_it_is_stopped(tmp_path: Path) -> None:
+    work = maker(GuardPool(1, 10**6, 20.0))  # its own: what is interrupted does not come back
     entry = Entry(source(tmp_path / "x.png", png(Image.fromarray(PHOTO))), "x.png")
     work.stop()
     with pytest.raises(RunError):
         work.make(entry)
+    work.close()
 
 
 def test_a_row_that_fails_later_tells_what_was_known_by_then(guards: GuardPool, tmp_path: Path) -> None:

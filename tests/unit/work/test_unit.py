@@ -30,8 +30,12 @@ def units(sizes: list[int]) -> Iterator[Unit]:
 class Maker:
     """Makes small pictures in random time; keys in `bad` fail."""
 
+    ahead = 0
+
     def __init__(self, bad: set[str] = frozenset()) -> None:  # type: ignore[assignment]
         self.bad, self.inside, self.most, self.lock = bad, 0, 0, threading.Lock()
+
+    def begin(self, entry: Entry) -> None: ...
 
     def make(self, entry: Entry) -> Made:
         with self.lock:
