@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from artgen.codecs.encode import to_8_bits
-from artgen.codecs.picture import Picture
+from artgen.codecs.picture import Picture, all_numbers
 from artgen.codecs.pool import GuardPool
 from artgen.config import MAX_PIXELS
 from artgen.errors import DecoderCrashed, ImageError, ImageTimeout, UsageError
@@ -246,7 +246,7 @@ def decoded(
     def work(source: Source) -> Fitted | ImageError:
         nonlocal shape
         try:
-            picture = guards.decode(reader.read(source, archive.most_bytes(MAX_PIXELS)))
+            picture = all_numbers(guards.decode(reader.read(source, archive.most_bytes(MAX_PIXELS))))
         except ImageError as error:
             return error
         if shape is None:  # of the first usable picture, before there are threads

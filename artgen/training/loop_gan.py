@@ -117,7 +117,7 @@ def train(
             })  # fmt: skip
         if state.step % recipe.look_steps == 0:
             look(state)
-        elif state.seconds - saved_at >= 60 * recipe.checkpoint_minutes:
+        elif state.seconds - saved_at >= 60 * recipe.checkpoint_minutes and not state.bad_in_a_row:
             save(state)
             saved_at = state.seconds
     # Not twice at one state: it would be no better than itself, which `trouble` takes for a game that is lost.

@@ -42,6 +42,16 @@ def data(tmp_path) -> Path:
     return folder
 
 
+def test_a_picture_with_values_that_are_no_numbers_is_left_out(data):
+    spoilt = np.full((28, 36), 0.5, np.float32)
+    spoilt[3, 4] = np.nan
+    Image.fromarray(spoilt).save(data / "nan.tif")
+    real = load_real(str(data), recipe())
+    assert len(real.pixels_NCHW) == 4
+    assert list(real.unusable) == ["nan.tif"]
+    assert "not numbers" in real.unusable["nan.tif"]
+
+
 def test_pictures_of_the_right_size_are_untouched_from_any_input(data, tmp_path):
     with tarfile.open(tmp_path / "data.tar", "w") as tar, zipfile.ZipFile(tmp_path / "data.zip", "w") as zipped:
         for path in sorted(data.rglob("*.png")):
