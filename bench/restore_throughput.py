@@ -1,6 +1,6 @@
 """Restoring an archive with the same weights: artgen beside what else a person would use today, in the same run.
 
-    python bench/restore_throughput.py [--images 300] [--rounds 1] [--only NAME,...]
+    python bench/restore_throughput.py [--images 300] [--rounds 1] [--sizes 768x512|mixed] [--only NAME,...]
 
 Two sets: photographs of 768x512, and the same at mixed sizes (256 to 1536 px a side). For each: artgen (local and Ray), a
 plain PyTorch script with a thread pool, Ray Data as documented, Daft (left out where it is not installed: pip install
@@ -28,6 +28,7 @@ from pathlib import Path
 from measure import TICKS, Used, photographs, run, table
 
 MIXED = ((768, 512), (512, 768), (1536, 1024), (256, 256), (1024, 1024), (640, 400), (300, 500))
+SETS = {"768x512": ((768, 512),), "mixed": MIXED}
 PEERS = {"plain PyTorch threads": "torch-threads", "Ray Data as documented": "ray-data", "Daft": "daft"}
 PARTS = {"model only": "model-only", "decode only": "decode-only", "encode only": "encode-only"}
 
@@ -37,12 +38,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=1, help="of every runner; the median counts")
     parser.add_argument("--only", default="", help="names of runners, with commas between them")
+    parser.add_argument("--sizes", choices=SETS, help="this set alone")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="artgen-bench-") as name:
-        for title, sizes in (("768x512", ((768, 512),)), ("mixed sizes", MIXED)):
-            work = Path(name) / title.replace(" ", "-")
+        for title, sizes in SETS.items():
+            if args.sizes not in (None, title):
+                continue
+            work = Path(name) / title
             source = photographs(work / "in", args.images, sizes)
-            print(f"\n{args.images} photographs, {title}, {os.cpu_count()} cores", flush=True)
+            print(f"\n{args.images} photographs, sizes {title}, {os.cpu_count()} cores", flush=True)
             if not args.only or "warm" in args.only.split(","):
                 warm(source, work, max(3, args.rounds))
             compare(source, work, args.rounds, args.only)

@@ -62,15 +62,14 @@ def open_for_commit(uri: str, options: uris.Options | None = None, *, fsync: boo
         with explained(uri):
             if fsync:
                 _make_folders_to_stay(os.path.dirname(path))
-            spool, mode = _create_beside(path)
+            fd, spool, mode = _create_beside(path)
     else:
         with explained(uri):
-            fd, spool = tempfile.mkstemp(dir=scratch.folder())
-            os.close(fd)
-            mode = None
+            (fd, spool), mode = tempfile.mkstemp(dir=scratch.folder()), None
+    moved = False
     try:
         with explained(uri):
-            with open(spool, "w+b") as file:
+            with open(fd, "w+b") as file:
                 yield file
                 file.flush()
                 if mode is not None:
@@ -78,9 +77,11 @@ def open_for_commit(uri: str, options: uris.Options | None = None, *, fsync: boo
                 if fsync:
                     os.fsync(file.fileno())
             _publish(spool, uri, options)
+            moved = mode is not None
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(spool)
+        if not moved:
+            with suppress(FileNotFoundError):
+                os.unlink(spool)
     if fsync and uris.is_local(uri):
         with explained(uri):
             _fsync_folder(os.path.dirname(os.path.abspath(uris.local_path(uri))))
@@ -163,11 +164,11 @@ def _temporary_name() -> str:
     return f"{PREFIX}{this_host()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
 
 
-def _create_beside(path: str) -> tuple[str, int]:
-    """A temporary file that only its owner can read, and the mode that it gets when it is published."""
+def _create_beside(path: str) -> tuple[int, str, int]:
+    """A temporary file that only its owner can read, open and by its path, and the mode that it gets when it is published."""
     folder = os.path.dirname(path)
     spool = os.path.join(folder, _temporary_name())
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
     try:
         fd = os.open(spool, flags, 0o666)  # unlike mkstemp's, its mode follows the umask
     except FileNotFoundError:
@@ -175,8 +176,7 @@ def _create_beside(path: str) -> tuple[str, int]:
         fd = os.open(spool, flags, 0o666)
     mode = stat.S_IMODE(os.fstat(fd).st_mode)
     os.fchmod(fd, 0o600)
-    os.close(fd)
-    return spool, mode
+    return fd, spool, mode
 
 
 def _publish(spool: str, uri: str, options: uris.Options | None) -> None:

@@ -150,14 +150,13 @@ def _commit(unit: Unit, made: Iterator[Made], publish: Publish, on_image: Callab
     rows: list[Row] = []
     try:
         for entry, result in zip(unit.entries, made, strict=True):
-            row = replace(result.row, unit=unit.id)
-            if result.data is not None:
-                uris = [sink.add(entry.name, result.data, row) for sink in sinks]
-                row = replace(row, output_uri=uris[0])
-            elif publish.on_error == "stop":
+            row = result.row
+            if result.data is None and publish.on_error == "stop":
                 raise RunError(
                     f"{row.key}: {row.error_type}: {row.error_message} (--on-error stop; the same command resumes)"
                 )
+            uris = [] if result.data is None else [sink.add(entry.name, result.data, row) for sink in sinks]
+            row = replace(row, unit=unit.id, output_uri=uris[0] if uris else None)
             rows.append(row)
             if on_image is not None:
                 on_image(row)
