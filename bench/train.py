@@ -81,10 +81,16 @@ def loop_ratios(recipe: RestorerRecipe, device: torch.device, rounds: int) -> tu
     _, facts = fresh(recipe, device)
     crops = Crops(pictures(), recipe, facts.channels)
     made = [crops.batch(step * recipe.batch_images, recipe.batch_images) for step in range(recipe.steps)]
+    # The batch after the last one is looked at as well, before the end is saved.
+    again = [*made, made[0]]
+
+    def given(first: int, count: int) -> Batch:
+        return again[first // count]
+
     rates: dict[str, list[float]] = {"bare": [], "loop": [], "data": []}
     for _ in range(rounds):
         rates["bare"].append(bare(fresh(recipe, device)[0], made, recipe))
-        rates["loop"].append(ours(fresh(recipe, device)[0], lambda first, count: made[first // count], recipe))
+        rates["loop"].append(ours(fresh(recipe, device)[0], given, recipe))
         rates["data"].append(ours(fresh(recipe, device)[0], crops.batch, recipe))
     ratio = {
         name: statistics.median(a / b for a, b in zip(rates[name], rates["bare"], strict=True)) for name in rates
