@@ -19,7 +19,7 @@ from artgen.commands.places import (
     options_of_model,
     place,
 )
-from artgen.config import EXTENSIONS, RestoreConfig, worker_range
+from artgen.config import EXTENSIONS, RestoreConfig
 from artgen.console import Console
 from artgen.errors import StorageError, UsageError
 from artgen.records import Skipped, Source
@@ -163,17 +163,16 @@ def describe(
     config: RestoreConfig, engine: str, listed: Listing, settings: dict[str, Any], job: RestoreJob
 ) -> dict[str, Any]:  # fmt: skip
     """What --dry-run prints."""
-    from artgen.engines.local import MOST_FEEDERS, cores
+    from artgen.engines.local import image_threads
 
     images = listed.count()
     size = config.unit_images or plans.default_unit_images(images)
-    # As the local engine counts its threads; how many actors a cluster has room for shows when it is up.
-    here = engine == "local"
-    threads = max(1, min((worker_range(config.workers) or (0, min(cores(), MOST_FEEDERS)))[1], images))
+    # How many actors a cluster has room for shows when it is up.
+    workers = image_threads(config.workers, images) if engine == "local" else config.workers
     return {
         "input": uri.shown(config.input), "output": uri.shown(config.output), "images": images,
         "skipped": listed.skipped, "masked": listed.masked,
-        "unit_images": size, "units": -(-images // size), "engine": engine, "workers": threads if here else config.workers,
+        "unit_images": size, "units": -(-images // size), "engine": engine, "workers": workers,
         "model": uri.shown(config.model), "device": job.device, "batch": job.batch, "max_pixels": job.max_pixels,
         "image_timeout": job.image_timeout, "on_error": config.on_error, "settings": settings,
     }  # fmt: skip

@@ -34,6 +34,12 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
+def image_threads(workers: str, images: int) -> int:
+    """Threads that do one image each, for `--workers` and so many images."""
+    wanted = worker_range(workers)
+    return max(1, min(wanted[1] if wanted else min(cores(), MOST_FEEDERS), images))
+
+
 class LocalEngine:
     """Opened before the model is loaded, so that the decoder processes boot meanwhile; a job that reads no images has
     none. Close it when done."""
@@ -42,9 +48,7 @@ class LocalEngine:
 
     def __init__(self, config: RunConfig, images: int) -> None:
         self._device = config.device
-        wanted = worker_range(config.workers)
-        most = wanted[1] if wanted else min(cores(), MOST_FEEDERS)
-        self._threads = max(1, min(most, images))
+        self._threads = image_threads(config.workers, images)
         self._guards: GuardPool | None = None
         if isinstance(config, RestoreConfig):
             self._guards = GuardPool(self._threads, config.max_pixels, config.image_timeout or None)
