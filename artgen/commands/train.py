@@ -29,12 +29,16 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
     """
     from artgen.training.holdout import stretches
     from artgen.training.loop_restorer import share_of
-    from artgen.training.pictures import list_sources
-    from artgen.training.run import read_skipped
+    from artgen.training.pictures import list_sources, parts_of
+    from artgen.training.run import check_start, read_skipped
 
     dry_run = args.pop("dry_run", False)
     config, recipe = settings(args)
     check_places(config)
+    if recipe.start and not last_step(config.folder, config.storage_options):
+        check_start(
+            recipe, uri.options_for(recipe.start, config.storage_options, (*parts_of(config.data), config.folder))
+        )
     engine = _engine(config)
     share_of(recipe.batch_images, 0, (worker_range(config.workers) or (1, 1))[1])  # raises for too many workers
     images = len(list_sources(config.data, config.storage_options))

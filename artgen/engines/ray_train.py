@@ -6,6 +6,7 @@ another number of workers or without Ray.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import tempfile
@@ -29,6 +30,7 @@ from artgen.config import cluster_address
 from artgen.console import Console
 from artgen.engines import ray_cluster
 from artgen.errors import ArtgenError, RunError, UsageError
+from artgen.models import registry
 from artgen.storage import scratch, uri
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_run import train_gan
@@ -72,7 +74,11 @@ def train(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, report: Repor
         pool = ray_cluster.pool(config.workers, device, ray.nodes())
         _check_workers(recipe, range(pool.least, pool.most + 1))
         data, run = tuple(map(ray_cluster.absolute, parts_of(config.data))), ray_cluster.absolute(config.folder)
-        seen = tuple(place for place in (*data, run) if uri.is_local(place) and os.path.exists(place))
+        places = (*data, run)
+        if isinstance(recipe, RestorerRecipe) and recipe.start and recipe.start not in registry.names():
+            recipe = dataclasses.replace(recipe, start=ray_cluster.absolute(recipe.start))
+            places = (*places, recipe.start)
+        seen = tuple(place for place in places if uri.is_local(place) and os.path.exists(place))
         orders = Orders(data, run, recipe, device, pool.cpus, config.storage_options, seen)
         _carry(orders, pool, report, console)
     finally:

@@ -190,6 +190,12 @@ def check_model(recipe: RestorerRecipe) -> None:
     _check_trains(recipe, facts, network)
 
 
+def check_start(recipe: RestorerRecipe, start_options: uri.Options | None = None) -> None:
+    """Raises UsageError for a `start` that is not there or not weights of the recipe's model; the run itself need not begin."""
+    network, facts = registry.build(recipe.model, recipe.params)
+    _begin_from(network, facts, recipe.start, start_options)
+
+
 def _check_trains(recipe: RestorerRecipe, facts: Facts, network: nn.Module) -> None:
     if not any(weight.numel() for weight in network.parameters()):
         raise UsageError(f"the model {recipe.model!r} has no weights to train: set model to another one")

@@ -197,6 +197,8 @@ def test_pictures_that_cannot_be_used_are_counted_and_listed(tmp_path: Path, toy
         (["{in}", "{in}/run"], "lies in DATA"),
         (["{in}", "{foreign}"], "is not empty and no run of artgen"),
         (["{in}", "{new}", "--set", "patch_px=64"], "none of 64x64 pixels"),
+        (["{in}", "{new}", "--set", "start={gone}/a.safetensors"], "gone/a.safetensors"),
+        (["{in}", "{new}", "--set", "start=identity"], "is a 'identity', not a 'default'"),
         (["{in}", "{done}", "--set", "params={\"widths\": [4, 4, 4], \"blocks\": 1}"], "another architecture"),
     ],
 )  # fmt: skip

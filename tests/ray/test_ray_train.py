@@ -16,6 +16,7 @@ from artgen.commands.train import settings
 from artgen.console import Console
 from artgen.engines import ray_cluster, ray_train
 from artgen.errors import StorageError, UsageError
+from artgen.training.recipe import RestorerRecipe
 from artgen.training.run import train_restorer
 from artgen.training.state import last_step
 from tests import pictures
@@ -175,6 +176,28 @@ def test_a_place_of_data_with_a_comma_reaches_the_workers_whole(
     here = tmp_path / "a,b"
     assert [orders.data for orders in given] == [(f"{here}/one", f"{here}/two"), (str(here),)]
     assert given[1].seen == (str(here),)
+
+
+@pytest.mark.parametrize(
+    ("start", "given"), [("mine.safetensors", "{here}/mine.safetensors"), ("default", "default")]
+)
+def test_weights_to_begin_from_reach_the_workers_as_the_user_named_them(
+    tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch, start: str, given: str
+) -> None:
+    orders: list[ray_train.Orders] = []
+    monkeypatch.setattr(ray_train, "_open_cluster", lambda config: False)
+    monkeypatch.setattr(ray_train, "_carry", lambda order, *_: orders.append(order))
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.safetensors").touch()
+    args = {"data": "in", "folder": "run", "recipe": str(toy), "workers": "1:2", "start": start}
+    ray_train.train(*settings(args), lambda _: None, Console(quiet=True))
+    wanted = given.format(here=tmp_path)
+    recipe = orders[0].recipe
+    assert isinstance(recipe, RestorerRecipe)
+    assert recipe.start == wanted
+    assert (wanted in orders[0].seen) == (start != "default")
 
 
 def test_errors_travel_with_their_kind() -> None:
