@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from artgen import __version__
+from artgen import __version__, heap
 from artgen.console import Console
 from artgen.errors import ArtgenError, RunError, UsageError
 from artgen.flags import Parser, add_storage, json_table
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(as_json=args.pop("json"), quiet=args.pop("quiet"))
     run = args.pop("run")
     signal.signal(signal.SIGTERM, _interrupt)
+    heap.keep()
     try:
         if "storage_options" in args:
             args["storage_options"] = json_table(args["storage_options"])

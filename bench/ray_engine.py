@@ -16,7 +16,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from generate import default_model
+from generate import random_model
 from measure import photographs, run
 
 ARTGEN = [sys.executable, "-m", "artgen"]
@@ -68,7 +68,7 @@ def main() -> None:
 def sources(command: str, folder: Path, counts: tuple[int, int]) -> list[list[str]]:
     """By count what a command works on: INPUT, or MODEL and the seeds."""
     if command == "generate":
-        model = default_model(folder / "model")
+        model = random_model("default", folder / "model")
         return [[model, "--seeds", f"0-{count - 1}"] for count in counts]
     return [[str(photographs(folder / f"in-{count}", count, ((480, 320),)))] for count in counts]
 

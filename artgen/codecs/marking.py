@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
@@ -18,6 +19,8 @@ _LASTING = {
     "compositeSynthetic",
     "algorithmicMedia",
 }
+
+_quoted = lru_cache(maxsize=256)(quoteattr)  # all but the prompt are the same in every picture of a run
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
@@ -87,8 +90,10 @@ def merged(xmp: bytes | None, mark: Mark) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _description(properties: dict[str, str], about: str) -> str:
-    attributes = " ".join(f"Iptc4xmpExt:{name}={quoteattr(value)}" for name, value in properties.items())
-    return f'<rdf:Description xmlns:rdf="{_RDF}" rdf:about={quoteattr(about)} xmlns:Iptc4xmpExt="{_IPTC}" {attributes}/>'
+    attributes = " ".join(f"Iptc4xmpExt:{name}={_quoted(value)}" for name, value in properties.items())
+    return (
+        f'<rdf:Description xmlns:rdf="{_RDF}" rdf:about={_quoted(about)} xmlns:Iptc4xmpExt="{_IPTC}" {attributes}/>'
+    )
 
 
 @dataclass(slots=True)

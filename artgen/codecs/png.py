@@ -74,22 +74,22 @@ def _bands(pixels: np.ndarray, alpha: np.ndarray | None) -> Iterator[tuple[np.nd
 
 
 def _filtered(rows: np.ndarray, above: np.ndarray, pixel_bytes: int) -> np.ndarray:
-    """Each row under the one of sub, up and average whose bytes, read as signed, are smallest in sum.
+    """Each row under the one of up, sub and average whose bytes, read as signed, are smallest in sum.
 
     The heuristic of PNG 1.2, section 9.6. Paeth would save another 1 % and cost half the speed.
     """
-    left = np.zeros_like(rows)
+    left = np.empty_like(rows)
+    left[:, :pixel_bytes] = 0
     left[:, pixel_bytes:] = rows[:, :-pixel_bytes]
-    mean = (left & above) + ((left ^ above) >> 1)  # floor((left + above) / 2) without a carry
-    forms = {_UP: rows - above, _SUB: rows - left, _AVERAGE: rows - mean}
-    costs = [np.minimum(form, 0 - form).sum(axis=1, dtype=np.uint64) for form in forms.values()]
-    best = np.argmin(costs, axis=0)
-    out = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
-    for index, (number, form) in enumerate(forms.items()):
-        chosen = best == index
-        out[chosen, 0] = number
-        out[chosen, 1:] = form[chosen]
-    return out
+    mean = left ^ above
+    mean >>= 1
+    mean += left & above  # floor((left + above) / 2) without a carry
+    forms = np.empty((3, len(rows), rows.shape[1] + 1), np.uint8)
+    for form, number, guess in zip(forms, (_UP, _SUB, _AVERAGE), (above, left, mean), strict=True):
+        form[:, 0] = number
+        np.subtract(rows, guess, out=form[:, 1:])
+    costs = np.abs(forms[:, :, 1:].view(np.int8)).view(np.uint8).sum(axis=2, dtype=np.uint64)  # |-128| wraps to 128
+    return forms[costs.argmin(axis=0), np.arange(len(rows))]
 
 
 def _metadata(metadata: Metadata) -> Iterator[bytes]:

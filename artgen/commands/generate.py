@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PIPELINE = 4
 DEFAULT_SEEDS = "0-63"
 # A commit costs as much as some pictures: smaller units would be felt.
-LEAST_UNIT_IMAGES = 128
+LEAST_UNIT_IMAGES = 256
 
 
 def generate(config: GenerateConfig, console: Console, *, dry_run: bool = False) -> int:

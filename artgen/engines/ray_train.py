@@ -25,7 +25,7 @@ from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from artgen import __version__
+from artgen import __version__, heap
 from artgen.config import cluster_address
 from artgen.console import Console
 from artgen.engines import ray_cluster
@@ -175,6 +175,7 @@ def _raise_ours(error: Exception) -> None:
 
 def _work(settings: dict[str, Any]) -> None:
     """What runs in each worker."""
+    heap.keep()
     orders: Orders = settings["orders"]
     logging.getLogger("artgen").setLevel(logging.INFO)
     ray_cluster.check_node(orders.version, orders.seen, "DATA and RUN")

@@ -9,7 +9,7 @@ import threading
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from artgen import __version__, errors
+from artgen import __version__, errors, heap
 from artgen.engines import ray_cluster
 from artgen.engines.ray_metrics import Busy, Meters
 from artgen.errors import ArtgenError, RunError
@@ -94,6 +94,7 @@ class Worker:
     def _open(self) -> None:
         import torch
 
+        heap.keep()
         orders, job = self._orders, self._orders.job
         if os.path.isdir(orders.folder):
             os.chdir(orders.folder)  # relative paths in a plan are those of the driver

@@ -62,10 +62,10 @@ _READERS = 8
 
 def table(rows: Iterable[Row]) -> pa.Table:
     """Rows in the columns of SCHEMA, in the order given."""
-    # Rows are flat, and `asdict` copies every value: for small pictures it took as long as their encoding.
-    return pa.Table.from_pylist(
-        [{name: getattr(row, name) for name in SCHEMA.names} for row in rows], schema=SCHEMA
-    )
+    # Column by column: for small pictures a dict of each row takes as long as their encoding.
+    listed = list(rows)
+    columns = [pa.array([getattr(row, column.name) for row in listed], column.type) for column in SCHEMA]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 def write(output_uri: str, unit_id: str, rows: Iterable[Row], options: Mapping[str, Any] | None = None) -> None:
