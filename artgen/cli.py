@@ -228,13 +228,14 @@ def _add_evaluate(commands: Any) -> None:
     damage = "as noise=15,25,50 (repeatable; default: all kinds)"
     _flag(command, "--damage", damage, action="append", metavar="NAME=S,S")
     _flag(command, "--protocol", "published: float noise; file: 8-bit files", metavar="published|file")
-    _flag(command, "--images", "only the first N pictures", metavar="N", type=int)
+    _flag(command, "--images", "only the first N pictures", metavar="N")
     _switch(command, "--no-peers", "leave the classical peers out")
-    _flag(command, "--max-pixels", "leave out images that claim more (32e6)", metavar="N", type=float)
-    _flag(command, "--image-timeout", "give up on an image after this time (0: never)", metavar="S", type=float)
+    _flag(command, "--max-pixels", "leave out images that claim more (32e6)", metavar="N")
+    _flag(command, "--image-timeout", "give up on an image after this time (0: never)", metavar="S")
     _flag(command, "--out", "folder for evaluation.json and panel.png", metavar="FOLDER")
-    _flag(command, "--seed", "seed of the damage", metavar="N", type=int)
+    _flag(command, "--seed", "seed of the damage", metavar="N")
     _flag(command, "--device", "where the model runs", metavar="auto|cpu|cuda|mps")
+    _add_settings(command)
     add_storage(command)
 
     command = _command(kinds, "gan", _evaluate, "How near generated pictures are to real ones, and how varied.")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from artgen import config
 from artgen.codecs.guard import Guard
 from artgen.commands.damage import check_strength
 from artgen.config import IMAGE_TIMEOUT_S, check_limits
@@ -21,10 +23,35 @@ from artgen.storage import archive, atomic, scratch, uri
 from artgen.text import plural
 
 if TYPE_CHECKING:
-    from artgen.work.evaluation import Scores
+    from artgen.work.evaluation import Scores, Task
 
 # A picture goes through the model whole, in floats, and its peers take more than that: larger ones would take the memory.
 MOST_PIXELS = 32_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """damage: NAME=STRENGTH[,STRENGTH...] each (none: every kind). protocol: published has float noise, file 8-bit files.
+    images: only the first so many of DATA. Raises UsageError.
+    """
+
+    model: str
+    data: str
+    damage: tuple[str, ...] = ()
+    protocol: Literal["published", "file"] = "published"
+    images: int | None = None
+    no_peers: bool = False
+    max_pixels: float = MOST_PIXELS
+    image_timeout: float = IMAGE_TIMEOUT_S
+    out: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    storage_options: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.images is not None and self.images < 1:
+            raise UsageError(f"--images is {self.images}; use 1 or more")
+        check_limits(self.max_pixels, self.image_timeout)
 
 
 def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
@@ -36,48 +63,48 @@ def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
     from artgen.training.rank import pick_device
     from artgen.work import evaluation
 
-    options, data, images = args.get("storage_options"), args["data"], args.get("images")
-    tasks = parse_damage(args.get("damage"))
-    protocol = args.get("protocol", "published")
-    if protocol not in ("published", "file"):
-        raise UsageError(f"protocol {protocol!r} is not known: use published (float noise) or file (8-bit files)")
-    if images is not None and images < 1:
-        raise UsageError(f"--images is {images}; use 1 or more")
-    max_pixels, timeout_s = args.get("max_pixels", MOST_PIXELS), args.get("image_timeout", IMAGE_TIMEOUT_S)
-    check_limits(max_pixels, timeout_s)
-    device = pick_device(args.get("device", "auto"))
-    restorer = load(args["model"], uri.options_for(args["model"], options, (data, args.get("out", ""))))
+    dry_run, file, sets = args.pop("dry_run", False), args.pop("config", None), args.pop("set", None)
+    settings = config.load(Settings, args, file=file, sets=sets)
+    options, data, max_pixels = settings.storage_options, settings.data, int(settings.max_pixels)
+    tasks, images = parse_damage(settings.damage), settings.images
+    device = pick_device(settings.device)
+    restorer = load(settings.model, uri.options_for(settings.model, options, (data, settings.out or "")))
     measure = evaluation.Evaluation(
-        restorer, protocol=protocol, peers=not args.get("no_peers", False), seed=args.get("seed", 0), device=device
+        restorer, protocol=settings.protocol, peers=not settings.no_peers, seed=settings.seed, device=device
     )
-    if "out" in args:
-        atomic.check_writable(args["out"], options)
+    told: dict[str, Any] = {
+        "model": restorer.facts.name, "model_sha256": restorer.sha256, "data": uri.shown(data),
+        "protocol": settings.protocol, "seed": settings.seed, "device": device,
+    }  # fmt: skip
     unusable: dict[str, str] = {}
-    with (
-        TemporaryDirectory(dir=scratch.folder()) as indexes,
-        archive.Reader(options, indexes) as reader,
-        Guard(int(max_pixels), timeout_s or None) as guard,
-    ):
-        found = _sources(data, options, indexes, whole=images is None)
-        pictures = islice(
-            evaluation.pictures_of(found, reader, guard, unusable, archive.most_bytes(int(max_pixels))), images
-        )
-        results = measure.run(tasks, _told(pictures, console))
+    with TemporaryDirectory(dir=scratch.folder()) as indexes:
+        if dry_run:
+            listed = sum(1 for _ in islice(_sources(data, options, indexes, whole=False), images))
+            damage = [f"{task.damage}={task.strength:g}" for task in tasks]
+            console.result({**told, "pictures": listed, "damage": damage, "peers": not settings.no_peers})
+            return 0
+        if settings.out is not None:
+            atomic.check_writable(settings.out, options)
+        with archive.Reader(options, indexes) as reader, Guard(max_pixels, settings.image_timeout or None) as guard:
+            found = _sources(data, options, indexes, whole=images is None)
+            pictures = islice(
+                evaluation.pictures_of(found, reader, guard, unusable, archive.most_bytes(max_pixels)), images
+            )
+            results = measure.run(tasks, _told(pictures, console))
     for key, reason in list(unusable.items())[:5]:
         console.say(f"left out {key!r}: {reason}")
     if not results[0].images:
         raise UsageError(f"DATA {uri.shown(data)} holds no picture that can be scored ({len(unusable)} left out)")
     facts = {
-        "model": restorer.facts.name, "model_sha256": restorer.sha256, "data": uri.shown(data), "protocol": protocol,
-        "pictures": results[0].images, "failed": len(unusable), "seed": args.get("seed", 0), "device": device,
+        **told, "pictures": results[0].images, "failed": len(unusable),
         "not_installed": sorted(measure.missing_peers), "gave_up": dict(sorted(measure.gave_up.items())),
         "results": [evaluation.as_json(scores) for scores in results],
     }  # fmt: skip
     console.result(facts, table(facts, results))
-    if "out" in args:
+    if settings.out is not None:
         try:
-            atomic.write(uri.join(args["out"], "evaluation.json"), json.dumps(facts, indent=1).encode(), options)
-            atomic.write(uri.join(args["out"], "panel.png"), panel([scores.panel for scores in results]), options)
+            atomic.write(uri.join(settings.out, "evaluation.json"), json.dumps(facts, indent=1).encode(), options)
+            atomic.write(uri.join(settings.out, "panel.png"), panel([scores.panel for scores in results]), options)
         except StorageError as error:  # raised, it would be a second JSON object on stdout
             console.error(str(error))
             return 1
@@ -101,22 +128,31 @@ def _told(pictures: Iterator[tuple[str, np.ndarray]], console: Console) -> Itera
         yield picture
 
 
-def parse_damage(given: list[str] | None) -> list[Any]:
-    """`["noise=15,25", "jpeg=10"]` as tasks; the default set if none is given."""
+def parse_damage(given: Sequence[str]) -> list[Task]:
+    """`["noise=15,25", "jpeg=10"]`, in as many texts as one likes, as tasks; the default set if nothing is given.
+
+    A name without strengths gets those of the default set. Raises UsageError.
+    """
     from artgen.work.evaluation import DEFAULT_DAMAGE, Task
 
     if not given:
         return [Task(name, strength) for name, strengths in DEFAULT_DAMAGE.items() for strength in strengths]
     tasks: list[Task] = []
-    for text in given:
-        name, equals, strengths = text.partition("=")
-        if not equals:
-            strengths = ",".join(map(str, DEFAULT_DAMAGE.get(name, ())))
+    name = ""
+    for word in ",".join(given).split(","):
+        head, equals, strength = word.rpartition("=")
+        name = head or name
+        if not equals and word in DEFAULT_DAMAGE:
+            tasks += [Task(word, one) for one in DEFAULT_DAMAGE[word]]
+            name = ""
+            continue
         try:
-            tasks += [Task(name, float(strength)) for strength in strengths.split(",")]
+            if not name:
+                raise ValueError("a strength without a name before it")
+            tasks.append(Task(name, float(strength)))
         except ValueError as error:
             raise UsageError(
-                f"--damage {text!r} is not NAME=STRENGTH[,STRENGTH...], as in noise=15,25,50"
+                f"--damage {word!r} is not NAME=STRENGTH[,STRENGTH...], as in noise=15,25,50"
             ) from error
     for task in tasks:
         check_strength(task.damage, task.strength, f"--damage {task.damage}={task.strength:g}")

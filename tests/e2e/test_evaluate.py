@@ -68,6 +68,7 @@ def test_file_protocol_differs_from_the_published_one_and_both_are_the_same_agai
     [
         (["--damage", "nois=15"], "nois"),
         (["--damage", "noise=much"], "noise=much"),
+        (["--damage", "15"], "15"),
         (["--protocol", "mine"], "mine"),
     ],
 )
@@ -75,6 +76,21 @@ def test_wrong_flags_are_exit_code_2(data: Path, flags: list[str], said: str) ->
     result = artgen_here("evaluate", "restorer", "identity", data, *flags)
     assert result.returncode == 2
     assert said in result.stderr
+
+
+def test_a_dry_run_takes_settings_from_everywhere_and_writes_nothing(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "e.toml").write_text('damage = ["noise=15,25"]\nseed = 3\nprotocol = "file"\n')
+    flags = ["--config", tmp_path / "e.toml", "--set", "damage=jpeg=10,20,missing=0.5", "--images", "1"]
+    out = tmp_path / "out"
+    result = artgen_here("evaluate", "restorer", "identity", data, *flags, "--out", out, "--dry-run", "--json")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert told["damage"] == ["jpeg=10", "jpeg=20", "missing=0.5"]
+    assert (told["seed"], told["protocol"], told["pictures"], told["peers"]) == (3, "file", 1, True)
+    assert not out.exists()
+    refused = artgen_here("evaluate", "restorer", "identity", data, "--set", "protocl=file", "--dry-run")
+    assert refused.returncode == 2
+    assert "did you mean 'protocol'" in refused.stderr
 
 
 def test_data_without_a_picture(tmp_path: Path) -> None:
