@@ -45,7 +45,6 @@ def carry(
         console.end()
     if ended == "done":
         drop_uncommitted(config.output, config.storage_options)
-        end_overwriting(config.output, config.storage_options)
     run = runlog.run_facts(engine.name, job.device, tally, started, time.monotonic() - clock, ended)
     facts = {"name": uri.shown(job.model), "sha256": job.model_sha256, "facts": asdict(model.facts)}
     runlog.write(plan, told(config), facts, run, config.storage_options)
@@ -88,6 +87,8 @@ def conclude(plan: Plan, config: RunConfig, run: dict[str, Any], console: Consol
     from artgen.sinks import manifest
 
     totals = manifest.totals(config.output, config.storage_options)
+    if run["ended"] == "done":  # not where a part is damaged: the same command goes on then
+        end_overwriting(config.output, config.storage_options)
     facts = {
         "output": uri.shown(config.output),
         "run": run,

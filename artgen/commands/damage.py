@@ -194,7 +194,7 @@ class Record:
     def begin(self, settings: dict[str, Any]) -> None:
         """Reads what earlier commands did, and is theirs to go on; OUTPUT must be locked. Raises UsageError as `read` does."""
         self.read(settings)
-        atomic.sweep(self._output, self._options)
+        atomic.sweep(self._output, self._options, home=FOLDER)
         self._settings = settings
         self.save()
 

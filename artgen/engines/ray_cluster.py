@@ -6,12 +6,11 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import grpc
 import ray
@@ -25,6 +24,8 @@ from artgen.config import worker_range
 from artgen.engines.local import MOST_FEEDERS, cores
 from artgen.errors import RunError, UsageError
 from artgen.storage import uri
+
+OrdersT = TypeVar("OrdersT")
 
 CONNECT_TIMEOUT_S = 10.0
 # Never taken by actors, so that they do not starve Ray Data's own tasks.
@@ -192,13 +193,26 @@ def _check_answers(address: str) -> None:
         ) from error
 
 
+class Sealed(Generic[OrdersT]):
+    """Orders on their way through Ray Data or Ray Train, which tell the fields of whatever they are given to the dashboard
+    and the logs: storage options, the key that signs pictures and passwords in addresses are among them. Of objects that
+    they do not know they write what `str` says.
+    """
+
+    def __init__(self, orders: OrdersT) -> None:
+        self.orders = orders
+
+    def __repr__(self) -> str:
+        return "Sealed()"
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Around ray.init: artgen's handler of SIGTERM stays, and what Ray would print beside our own lines is left to its logs.
 
     Ray prints deaths of workers on stdout, where --json promises one object and nothing else; and its core writes to
     stderr that it was told to write less, past everything that Python could catch. The command line, which may hold storage
-    options, would be shown to everybody on the cluster as the job's entrypoint: it is told the name of the command alone.
+    options, would be shown to everybody on the cluster as the job's entrypoint: it is told artgen's name alone.
     """
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -206,7 +220,7 @@ def _quiet() -> Iterator[None]:
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     kept, entrypoint = os.dup(2), ray_utils.get_entrypoint_name
-    ray_utils.get_entrypoint_name = lambda: " ".join(["artgen", *sys.argv[1:2]])
+    ray_utils.get_entrypoint_name = lambda: "artgen"
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:

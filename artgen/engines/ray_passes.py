@@ -15,9 +15,10 @@ from ray.data.exceptions import ExecutionTimeoutError, SystemException
 from ray.exceptions import RayError
 
 from artgen.engines import ray_cluster, ray_isolation
+from artgen.engines.ray_cluster import Sealed
 from artgen.engines.ray_isolation import Task
 from artgen.engines.ray_metrics import Progress
-from artgen.engines.ray_worker import Answer, Orders, Sealed, Worker
+from artgen.engines.ray_worker import Answer, Orders, Worker
 from artgen.errors import RunError
 from artgen.records import Outcome
 from artgen.sinks import manifest
@@ -159,8 +160,8 @@ def _pass(
 def _check_seen(answer: Answer, publish: Publish) -> None:
     if not uri.exists(ledgers.part_uri(publish.output, answer.unit), publish.options):
         raise RunError(
-            f"{answer.host} has done unit {answer.unit}, but OUTPUT {publish.output} does not show it here: on a cluster "
-            "OUTPUT must lie where every node sees it, as on s3:// or a shared file system"
+            f"{answer.host} has done unit {answer.unit}, but OUTPUT {uri.shown(publish.output)} does not show it here: on a "
+            "cluster OUTPUT must lie where every node sees it, as on s3:// or a shared file system"
         )
 
 

@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import ray
@@ -29,6 +29,7 @@ from artgen import __version__, heap
 from artgen.config import cluster_address
 from artgen.console import Console
 from artgen.engines import ray_cluster
+from artgen.engines.ray_cluster import Sealed
 from artgen.errors import ArtgenError, RunError, UsageError
 from artgen.models import registry
 from artgen.storage import scratch, uri
@@ -57,7 +58,7 @@ class Orders:
     recipe: RestorerRecipe | GanRecipe
     device: str
     threads: int
-    options: Mapping[str, Any] | None = field(repr=False)  # may hold secrets, and Ray shows what it is given
+    options: Mapping[str, Any] | None
     seen: tuple[str, ...]
     version: str = __version__
 
@@ -133,7 +134,7 @@ def _fit(orders: Orders, pool: ray_cluster.Pool, report: Report) -> Exception | 
     with tempfile.TemporaryDirectory(dir=scratch.folder(), ignore_cleanup_errors=True) as place:
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"orders": orders},
+            train_loop_config={"orders": Sealed(orders)},
             scaling_config=ScalingConfig(
                 num_workers=workers, use_gpu=pool.gpus > 0, resources_per_worker=resources
             ),
@@ -176,7 +177,7 @@ def _raise_ours(error: Exception) -> None:
 def _work(settings: dict[str, Any]) -> None:
     """What runs in each worker."""
     heap.keep()
-    orders: Orders = settings["orders"]
+    orders: Orders = settings["orders"].orders
     logging.getLogger("artgen").setLevel(logging.INFO)
     ray_cluster.check_node(orders.version, orders.seen, "DATA and RUN")
     context = ray.train.get_context()

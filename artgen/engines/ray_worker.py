@@ -11,6 +11,7 @@ from typing import Any
 
 from artgen import __version__, errors, heap
 from artgen.engines import ray_cluster
+from artgen.engines.ray_cluster import Sealed
 from artgen.engines.ray_metrics import Busy, Meters
 from artgen.errors import ArtgenError, RunError
 from artgen.records import Outcome
@@ -32,18 +33,6 @@ class Orders:
     places: tuple[str, ...]
     version: str = __version__
     folder: str = os.curdir
-
-
-class Sealed:
-    """Orders on their way through Ray Data, which tells the fields of every dataclass that it is given to its dashboard and
-    its logs: storage options and the key that signs pictures are among them. It writes of other objects what `str` says.
-    """
-
-    def __init__(self, orders: Orders) -> None:
-        self.orders = orders
-
-    def __repr__(self) -> str:
-        return "Sealed()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +70,7 @@ class Answer:
 class Worker:
     """The callable that Ray Data keeps in each actor. Errors travel as data: as exceptions Ray would wrap and log them."""
 
-    def __init__(self, sealed: Sealed) -> None:
+    def __init__(self, sealed: Sealed[Orders]) -> None:
         self._orders = sealed.orders
         self._host = socket.gethostname()
         self._error: ArtgenError | None = None

@@ -19,6 +19,7 @@ class Files:
         self._output_uri = output_uri
         self._options = options
         self._written: list[str] = []
+        self._disk = atomic.Disk(output_uri)
 
     def add(self, name: str, data: bytes, row: Row) -> str:
         """One atomic put; returns `images/<name>`. Raises StorageError."""
@@ -29,10 +30,14 @@ class Files:
 
     def commit(self) -> None:
         """Nothing is left to publish, but the rows that come next must not outlive the pictures. Raises StorageError."""
-        atomic.sync(self._output_uri, self._written)
+        try:
+            atomic.sync(self._output_uri, self._written, self._disk)
+        finally:
+            self._disk.close()
 
     def abort(self) -> None:
         """Pictures that are written stay: the unit is redone and replaces them."""
+        self._disk.close()
 
 
 def open(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Files:

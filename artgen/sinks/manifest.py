@@ -94,21 +94,24 @@ def read(
     output_uri: str,
     columns: Sequence[str] | None = None,
     *,
+    units: Iterable[str] | None = None,
     damaged: list[str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Streams the manifest part by part in the order of units: `columns` (default all).
+    """Streams the manifest part by part, of `units` (default all that are committed, in order): `columns` (default all).
 
     Memory does not grow with the number of parts. A part that the ledger takes for absent is left out. damaged: takes the
     units of parts whose damage shows only as they are read, which are then left out too; without it they are a StorageError,
     as is whatever the store or disk refuses.
     """
-    units = iter(ledger.Ledger(output_uri, dict(options) if options else None).units())
+    if units is None:
+        units = ledger.Ledger(output_uri, dict(options) if options else None).units()
+    asked = iter(units)
     waiting: deque[tuple[str, Future[pa.Table]]] = deque()
     with ThreadPoolExecutor(_READERS, "manifest") as pool:
         try:
             while True:
-                while len(waiting) < 2 * _READERS and (unit := next(units, None)) is not None:
+                while len(waiting) < 2 * _READERS and (unit := next(asked, None)) is not None:
                     waiting.append((unit, pool.submit(_part, output_uri, unit, columns, options)))
                 if not waiting:
                     return
@@ -135,7 +138,7 @@ def totals(output_uri: str, options: Mapping[str, Any] | None = None) -> dict[st
     for batch in read(output_uri, damaged=damaged, options=options):
         counts.update(batch.column("status").to_pylist())
     for unit in damaged:
-        atomic.write(ledger.part_uri(output_uri, unit), b"", options, fsync=True)
+        _empty(output_uri, unit, options)
     if damaged:
         raise StorageError(
             f"{len(damaged)} parts of the manifest of {uri.shown(output_uri)!r} are damaged, such as part-{damaged[0]}.parquet: "
@@ -149,11 +152,15 @@ def drop(output_uri: str, unit_id: str, keys: Set[str], options: Mapping[str, An
 
     A part that loses all its rows is removed: a later plan of the same images bears the same unit ids (the second
     --retry-failed of the same failures), and must not find them done. Rows in a Parquet part move up as in
-    `parquet.drop` with the same keys.
+    `parquet.drop` with the same keys. Raises StorageError for a damaged part, which it empties: the next run does it anew.
     """
     if not uri.exists(ledger.part_uri(output_uri, unit_id), options):
         return 0
-    part = _part(output_uri, unit_id, None, options)
+    try:
+        part = _part(output_uri, unit_id, None, options)
+    except _Damaged:
+        _empty(output_uri, unit_id, options)
+        raise
     rows = part.to_pylist()
     gone = sorted(_row_number(row) for row in rows if row["key"] in keys and _row_number(row) >= 0)
     kept = [row for row in rows if row["key"] not in keys]
@@ -168,6 +175,11 @@ def drop(output_uri: str, unit_id: str, keys: Set[str], options: Mapping[str, An
             row["output_uri"] = f"{file}#{number - sum(dropped < number for dropped in gone)}"
     _put(output_uri, unit_id, pa.Table.from_pylist(kept, schema=part.schema), options)
     return len(rows) - len(kept)
+
+
+def _empty(output_uri: str, unit_id: str, options: Mapping[str, Any] | None) -> None:
+    """A damaged part, so that whoever lists the parts next takes it for absent."""
+    atomic.write(ledger.part_uri(output_uri, unit_id), b"", options, fsync=True)
 
 
 def _row_number(row: dict[str, Any]) -> int:

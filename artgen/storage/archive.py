@@ -17,16 +17,14 @@ from artgen.storage.reader import Reader
 __all__ = ["MAX_BYTES", "Reader", "most_bytes", "scan"]
 
 MAX_BYTES = 1 << 30
+"""Largest member of an archive, in bytes unpacked; more is refused by its declared size."""
+
+_ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 
 def most_bytes(max_pixels: int) -> int:
     """No file of an image of so many pixels is larger: 16 bits of red, green, blue and alpha."""
     return max(MAX_BYTES, 8 * max_pixels)
-
-
-"""Largest member of an archive, in bytes unpacked; more is refused by its declared size."""
-
-_ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 
 def scan(

@@ -1,4 +1,4 @@
-"""What artgen asks of pyarrow before its first array."""
+"""What artgen asks of pyarrow before its first array, and how its errors are told apart."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ class _NoPandas:
     def find_spec(name: str, *_: Any) -> None:
         if name == "pandas":
             raise ModuleNotFoundError("left out by artgen", name=name)
+
+
+def tells_damage(error: Exception) -> bool:
+    """Whether what reading Parquet raised says that its bytes are damaged: ArrowInvalid, or an OSError of Arrow's own
+    ("ZSTD decompression failed"), which unlike those of the system and of stores bears no number.
+    """
+    import pyarrow as pa
+
+    return isinstance(error, pa.ArrowInvalid) or (type(error) is OSError and error.errno is None)
 
 
 def leave_pandas_out() -> None:

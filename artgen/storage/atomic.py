@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
+import functools
 import os
 import secrets
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -34,6 +37,8 @@ _SYNCS_AT_ONCE = 8
 # From so many files on, one call that writes out their whole disk is cheaper than one for each (128 on ext4: 5 ms for 40),
 # though it waits for what others have written as well.
 _WHOLE_DISK_FROM = 64
+# Where that call is known to write everything out; file systems in user space are not even told of it.
+_SYNCED_WHOLE = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "overlay"}
 
 
 def write(uri: str, data: bytes | memoryview, options: uris.Options | None = None, *, fsync: bool = False) -> None:
@@ -75,7 +80,7 @@ def open_for_commit(uri: str, options: uris.Options | None = None, *, fsync: boo
                 if mode is not None:
                     os.fchmod(file.fileno(), mode)
                 if fsync:
-                    os.fsync(file.fileno())
+                    _flush(file.fileno())
             _publish(spool, uri, options)
             moved = mode is not None
     finally:
@@ -87,9 +92,53 @@ def open_for_commit(uri: str, options: uris.Options | None = None, *, fsync: boo
             _fsync_folder(os.path.dirname(os.path.abspath(uris.local_path(uri))))
 
 
-def sync(folder_uri: str, names: Iterable[str]) -> None:
+class Disk:
+    """The disk of a local folder, opened before files are written there, so that no failure to write them out escapes `sync`:
+    Linux tells one to every descriptor that was open by then, once. Of a store there is nothing to open.
+    """
+
+    def __init__(self, folder_uri: str) -> None:
+        self.folder_uri, self._fd, self.device = folder_uri, -1, -1
+        if not uris.is_local(folder_uri) or not hasattr(_LIBC, "syncfs"):
+            return
+        path = uris.local_path(folder_uri)
+        with explained(folder_uri):
+            os.makedirs(path, exist_ok=True)
+            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            device = os.fstat(self._fd).st_dev
+        self.device = device if _kind_of_disk(device) in _SYNCED_WHOLE else -1
+
+    def sync(self) -> None:
+        """All data and names on it (Linux; errors of writing since 5.8). Raises OSError."""
+        if _LIBC.syncfs(self._fd):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), self.folder_uri)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = self.device = -1
+
+
+@functools.cache
+def _kind_of_disk(device: int) -> str:
+    """As mounted, such as ext4; "" where the system does not tell."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo") as mounts:
+            for line in mounts:
+                fields, _, after = line.partition(" - ")
+                if fields.split()[2] == number:
+                    return after.split()[0]
+    except OSError:
+        return ""
+    return ""
+
+
+def sync(folder_uri: str, names: Iterable[str], disk: Disk | None = None) -> None:
     """The files `names`, relative to a local folder and published already, outlive a power cut from here on: their data and
-    their names. Nothing is to be done of stores, which answer a put when they have it. Raises StorageError.
+    their names. disk: that of the folder, opened before they were written; many files are then synced by one call.
+    Nothing is to be done of stores, which answer a put when they have it. Raises StorageError.
     """
     if not uris.is_local(folder_uri):
         return
@@ -97,26 +146,31 @@ def sync(folder_uri: str, names: Iterable[str]) -> None:
     paths = [os.path.join(top, name) for name in names]
     folders = {folder for path in paths for folder in _folders_between(top, path)}
     with explained(folder_uri):
-        if len(paths) >= _WHOLE_DISK_FROM and hasattr(_LIBC, "syncfs"):
-            for folder in {os.stat(folder).st_dev: folder for folder in folders}.values():
-                _sync_disk(folder)
+        if (
+            disk is not None
+            and len(paths) >= _WHOLE_DISK_FROM
+            and {os.stat(f).st_dev for f in folders} == {disk.device}
+        ):
+            disk.sync()
             return
         with ThreadPoolExecutor(_SYNCS_AT_ONCE, "artgen-sync") as pool:
             list(pool.map(_fsync, paths))
             list(pool.map(_fsync_folder, folders))
 
 
-def sweep(folder_uri: str, options: uris.Options | None = None, older_than_s: float = 24 * 3600) -> int:
+def sweep(
+    folder_uri: str, options: uris.Options | None = None, older_than_s: float = 24 * 3600, home: str = "_artgen"
+) -> int:  # fmt: skip
     """Removes what killed processes left below a folder, and returns how many.
 
     Local: temporary files of processes of this machine that are gone, and any that have not been written to for
     `older_than_s` seconds; links are not followed. S3: uploads in parts that began so long ago, as far as the store lets
-    us (other stores forget theirs by themselves). Stores: what `check_writable` left in `_artgen`.
+    us (other stores forget theirs by themselves). Stores: what `check_writable` left in the folder `home`.
     """
     before = time.time() - older_than_s
     if uris.is_local(folder_uri):
         return _sweep_files(uris.local_path(folder_uri), before)
-    probes = uris.join(folder_uri, "_artgen")
+    probes = uris.join(folder_uri, home)
     left = [name for name in uris.names(probes, options) if name.startswith(PREFIX) and name.endswith(".tmp")]
     for name in left:
         uris.remove(uris.join(probes, name), options)
@@ -227,20 +281,17 @@ def _make_folders_to_stay(folder: str) -> None:
 def _fsync(path: str, flags: int = 0) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
+        _flush(fd)
+    finally:
+        os.close(fd)
+
+
+def _flush(fd: int) -> None:
+    """fsync down to the platter: that of macOS leaves the data in the drive's cache."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
         os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _sync_disk(folder: str) -> None:
-    """All data and names of the file system that `folder` lies on (Linux; errors of writing since Linux 5.8)."""
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if _LIBC.syncfs(fd):
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), folder)
-    finally:
-        os.close(fd)
 
 
 def _fsync_folder(folder: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from artgen.sinks import files, manifest
 from artgen.storage import atomic, listing, uri
+from artgen.storage.arrow import tells_damage
 
 
 def names(output: str, options: dict[str, Any] | None = None) -> Iterator[str]:
@@ -22,7 +23,6 @@ def names(output: str, options: dict[str, Any] | None = None) -> Iterator[str]:
 
 def planned(output: str, options: dict[str, Any] | None = None) -> Iterator[tuple[str, str]]:
     """(name, key) of the pictures of every plan in OUTPUT, whether they were made or not. Raises StorageError."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     home = uri.join(output, "_artgen")
@@ -35,8 +35,10 @@ def planned(output: str, options: dict[str, Any] | None = None) -> Iterator[tupl
             try:
                 for batch in pq.ParquetFile(file).iter_batches(columns=["name", "key"]):
                     yield from zip(batch.column("name").to_pylist(), batch.column("key").to_pylist(), strict=True)
-            except pa.ArrowInvalid:  # of a plan that nobody can go on with: what it made stays where it is
-                continue
+            except Exception as error:
+                if not tells_damage(error):
+                    raise
+                continue  # of a plan that nobody can go on with: what it made stays where it is
 
 
 def count(output: str, options: dict[str, Any] | None = None) -> int:

@@ -24,8 +24,6 @@ from artgen.storage import uri
 from artgen.work.seeds import Seeds
 from artgen.work.unit import Made
 
-# Passes whose pictures wait for their threads, of each thread that runs passes: more than two units under way at once need.
-PASSES_KEPT = 8
 # A picture takes seconds at most, wherever it is made: no flag for it.
 IMAGE_TIMEOUT_S = 60.0
 
@@ -91,7 +89,8 @@ class Generation:
     def __init__(self, job: GenerateJob, painter: Painter, threads: int = 1) -> None:
         passes = threads if job.device == "cpu" else 1
         self.ahead = (passes + 1) * FORWARD_IMAGES
-        self._most_kept = PASSES_KEPT * passes
+        # Of two units under way at once, each picture of a pass of its own: what is beyond was left by a unit that failed.
+        self._most_kept = 2 * (2 * threads + self.ahead)
         self._job, self._painter = job, painter
         self._signer = signer_of(job.credentials)
         self._stop = threading.Event()
@@ -115,13 +114,13 @@ class Generation:
     def make(self, entry: Entry) -> Made:
         """The picture of one seed. Raises RunError (OutOfMemory too): no picture is to blame for what goes wrong here."""
         seed = entry.source.offset
-        done = self._pictures(entry.source.detail)
+        picture, seconds = self._take(entry.source.detail, seed)
         started = time.monotonic()
         job = self._job
         data, notes = encoded(
-            done.pictures[seed], self._painter, self.prompt(seed), entry.name, self._signer, job.format, job.quality
+            picture, self._painter, self.prompt(seed), entry.name, self._signer, job.format, job.quality
         )
-        seconds = done.seconds + time.monotonic() - started
+        seconds += time.monotonic() - started
         return Made(self._row(entry, data, notes, round(seconds, 4)), data)
 
     def prompt(self, seed: int) -> str:
@@ -134,16 +133,30 @@ class Generation:
         numbers = self._job.classes_of([seed])
         return None if numbers is None else self._painter.facts.classes[numbers[0]]
 
-    def _pictures(self, seeds: str) -> Pass:
-        """Waits for the pass of these seeds. One that failed is forgotten: whoever asks next begins another."""
-        under_way = self._pass(seeds)
-        try:
-            return under_way.result()
-        except BaseException:
+    def _take(self, seeds: str, seed: int) -> tuple[np.ndarray, float]:
+        """The picture of one of the seeds of a pass, and its share of the pass's seconds; a pass goes with its last picture.
+
+        Waits for the pass. One that failed is forgotten, as is one whose picture a unit that is now done again has taken:
+        whoever asks next begins another.
+        """
+        while True:
+            under_way = self._pass(seeds)
+            try:
+                done = under_way.result()
+            except BaseException:
+                self._forget(seeds, under_way)
+                raise
             with self._turn:
-                if self._passes.get(seeds) is under_way:
-                    del self._passes[seeds]
-            raise
+                picture = done.pictures.pop(seed, None)
+            if picture is None or not done.pictures:
+                self._forget(seeds, under_way)
+            if picture is not None:
+                return picture, done.seconds
+
+    def _forget(self, seeds: str, under_way: Future[Pass]) -> None:
+        with self._turn:
+            if self._passes.get(seeds) is under_way:
+                del self._passes[seeds]
 
     def _pass(self, seeds: str) -> Future[Pass]:
         """The pass of these seeds, begun by whoever asks first."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from artgen.errors import StorageError, UsageError
 from artgen.records import Entry, Source, Unit
 from artgen.storage import atomic, uri
+from artgen.storage.arrow import tells_damage
 from artgen.storage.ledger import Ledger, part_uri
 from artgen.text import plural
 from artgen.work import listing
@@ -129,7 +130,6 @@ class PlanReader:
 
     def load(self, ref: UnitRef) -> Unit:
         """The entries of a unit, or of the part of it that `ref` is. Raises StorageError."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         if ref.file == PLAN:
@@ -139,13 +139,15 @@ class PlanReader:
             if self._name != ref.file or self._file is None:
                 fs, path = uri.filesystem(place, self._options)
                 self._name, self._file = "", None
-                try:
-                    self._name, self._file = ref.file, pq.ParquetFile(fs.open(path, "rb"))
-                except pa.ArrowInvalid as error:
-                    raise StorageError(
-                        f"{uri.shown(place)!r} is damaged ({uri.explain(error)}): {_ANEW}"
-                    ) from error
-            rows = self._file.read_row_group(ref.group).to_pylist()
+                file = fs.open(path, "rb")
+            try:
+                if self._file is None:
+                    self._name, self._file = ref.file, pq.ParquetFile(file)
+                rows = self._file.read_row_group(ref.group).to_pylist()
+            except Exception as error:
+                if not tells_damage(error):
+                    raise
+                raise StorageError(f"{uri.shown(place)!r} is damaged ({uri.explain(error)}): {_ANEW}") from error
         return Unit(ref.id, tuple(_entry(row) for row in rows[ref.start : ref.stop]))
 
     def _seed_entries(self, ref: UnitRef) -> tuple[Entry, ...]:
@@ -198,6 +200,8 @@ def prepare(
     if _read_json(_settings_uri(output), options) is None:  # before the first row, which is of these settings
         atomic.write(_settings_uri(output), _json({**settings, "input": listed.root}), options, fsync=True)
     uri.remove(uri.join(output, "_artgen", "current.json"), options)
+    # Rows go next, and a plan that came back after a power cut would count their images as done.
+    atomic.sync(uri.join(output, "_artgen"), ["settings.json"])
     unreadable = [*Ledger(output, options).torn, *listed.damaged]
     for unit in unreadable:
         uri.remove(part_uri(output, unit), options)

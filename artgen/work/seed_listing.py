@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from artgen.records import Entry, Skipped
+from artgen.sinks import manifest
 from artgen.storage.ledger import Ledger
 from artgen.work.plan import all_plans
 from artgen.work.seeds import Seeds
@@ -18,10 +19,10 @@ class SeedListing:
     root = "seeds"
     skipped = changed = masked = 0
     first_skipped: tuple[Skipped, ...] = ()
-    damaged: tuple[str, ...] = ()
 
     def __init__(self, seeds: Seeds) -> None:
         self._all = self.seeds = seeds
+        self.damaged: list[str] = []
 
     def count(self) -> int:
         """Pictures still to be done."""
@@ -32,16 +33,22 @@ class SeedListing:
         return hashlib.sha256(f"seeds {self.seeds if todo else self._all}".encode()).hexdigest()
 
     def subtract_done(self, output: str, *, retry_failed: bool, options: dict[str, Any] | None = None) -> None:
-        """Leaves in `seeds` those that no committed unit of any plan in OUTPUT holds: no row is read for it."""
+        """Leaves in `seeds` those that no committed unit in OUTPUT holds. Rows are read only of units whose plan is gone, and
+        those that cannot be read are named in `damaged`."""
         ledger = Ledger(output, options)
         done: list[tuple[int, int]] = []
+        planless = ledger.units()
         for plan in all_plans(output, options):
+            planless = [unit for unit in planless if plan.ref_of(unit) is None]
             planned = Seeds.parse(plan.seeds)
             left: list[tuple[int, int]] = []
             for ref in plan.pending(ledger):
                 first = ref.group * plan.unit_images
                 left += planned.part(first + ref.start, first + ref.stop).ranges
             done += planned.without(Seeds.of(left)).ranges
+        self.damaged.clear()
+        for batch in manifest.read(output, ["seed"], units=planless, damaged=self.damaged, options=options):
+            done += [(seed, seed + 1) for seed in batch.column(0).drop_null().to_pylist()]
         self.seeds = self._all.without(Seeds.of(done))
 
     def drop_stale(self, output: str, options: dict[str, Any] | None = None) -> None:

@@ -14,8 +14,9 @@ from artgen.commands import generate, restore
 from artgen.config import GenerateConfig, RestoreConfig
 from artgen.engines import ray_train
 from artgen.engines.local import Devices, LocalEngine
+from artgen.engines.ray_cluster import Sealed
 from artgen.engines.ray_data import RayEngine
-from artgen.engines.ray_worker import Orders, Sealed, Worker
+from artgen.engines.ray_worker import Orders, Worker
 from artgen.errors import RunError, UsageError
 from artgen.training.recipe import load_recipe
 from artgen.work.unit import Publish

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from artgen.config import RestoreConfig
+from artgen.engines.ray_cluster import Sealed
 from artgen.engines.ray_data import RayEngine
-from artgen.engines.ray_worker import Answer, Orders, Sealed, Worker
+from artgen.engines.ray_worker import Answer, Orders, Worker
 from artgen.errors import RunError
 from artgen.inference.restore import RestoreOptions
 from artgen.work.plan import Plan, UnitRef

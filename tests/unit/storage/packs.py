@@ -37,6 +37,16 @@ def add(archive: tarfile.TarFile, name: str, data: bytes = b"", **fields) -> Non
     archive.addfile(info, io.BytesIO(data))
 
 
+def damaged(parquet: bytes, where: str) -> bytes:
+    """A Parquet file whose bytes are gone: all, or those of its pages or of its footer, with all else as it was."""
+    pages = len(parquet) - 8 - int.from_bytes(parquet[-8:-4], "little")
+    return {
+        "all": b"torn",
+        "pages": parquet[:4] + bytes(pages - 4) + parquet[pages:],
+        "footer": parquet[:pages] + b"\xff" * (len(parquet) - 8 - pages) + parquet[-8:],
+    }[where]
+
+
 def zipped(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, data in files.items():

@@ -154,9 +154,29 @@ def test_killed_at_any_moment_leaves_the_old_or_the_new_file(tmp_path):
 
 @pytest.mark.parametrize("count", [3, atomic._WHOLE_DISK_FROM])
 def test_few_and_many_files_are_synced(tmp_path: Path, count: int) -> None:
-    names = [f"{n % 3}/{n}" for n in range(count)]
+    names, disk = [f"{n % 3}/{n}" for n in range(count)], atomic.Disk(str(tmp_path))
     for name in names:
         atomic.write(str(tmp_path / name), b"x")
-    atomic.sync(str(tmp_path), names)
+    atomic.sync(str(tmp_path), names, disk)
     with pytest.raises(StorageError, match="No such file"):
-        atomic.sync(str(tmp_path), [*names, "gone/away"])
+        atomic.sync(str(tmp_path), [*names, "gone/away"], disk)
+    disk.close()
+    atomic.sync(str(tmp_path), names, disk)  # one by one
+
+
+@pytest.mark.skipif(not hasattr(atomic._LIBC, "syncfs"), reason="Linux only")
+@pytest.mark.parametrize(("kind", "calls"), [("ext4", 1), ("fuse.sshfs", 0), ("", 0)])
+def test_a_disk_is_synced_whole_only_where_that_is_known_to_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, calls: int
+) -> None:
+    assert atomic._kind_of_disk(tmp_path.stat().st_dev) != ""
+    made: list[atomic.Disk] = []
+    monkeypatch.setattr(atomic, "_kind_of_disk", lambda _: kind)
+    monkeypatch.setattr(atomic.Disk, "sync", lambda disk: made.append(disk))
+    disk, names = atomic.Disk(str(tmp_path)), [str(n) for n in range(atomic._WHOLE_DISK_FROM)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    atomic.sync(str(tmp_path), names, disk)
+    atomic.sync(str(tmp_path), names[1:], disk)
+    assert made == [disk] * calls
+    disk.close()

@@ -11,6 +11,7 @@ from artgen.work import plan as plans
 from artgen.work.listing import Listing
 from tests import pictures
 from tests.runs import artgen_here, rows, tree
+from tests.unit.storage import packs
 
 IDENTITY = ("--model", "identity", "--engine", "local", "--workers", "1")
 
@@ -66,11 +67,12 @@ def test_what_a_killed_run_left_is_not_somebody_elses(photos: Path, tmp_path: Pa
     assert tree(killed / "images") == tree(whole / "images")
 
 
-def test_a_damaged_file_of_an_old_plan_stops_nothing(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["all", "pages", "footer"])
+def test_a_damaged_file_of_an_old_plan_stops_nothing(photos: Path, tmp_path: Path, where: str) -> None:
     output = tmp_path / "out"
     restore(photos, output)
     (file,) = (output / "_artgen").glob("plan-*/units-*.parquet")
-    file.write_bytes(b"torn")
+    file.write_bytes(packs.damaged(file.read_bytes(), where))
     (output / "images" / "mine.txt").write_bytes(b"mine")
     assert list(foreign.planned(str(output))) == []
     pictures.write_folder(photos, {"c.png": pictures.png(pictures.picture(5))})

@@ -136,9 +136,34 @@ def test_passes_run_side_by_side_before_their_pictures_are_asked_for(painter: Pa
     maker.close()
 
 
-def test_few_passes_are_kept(painter: Painter) -> None:
+def test_a_pass_goes_with_its_last_picture_and_is_made_anew_for_a_unit_that_is_done_again(painter: Painter) -> None:
     maker = Generation(GenerateJob("m", painter.sha256, (0, 1, 2)), painter)
-    for entry in seed_entries(Seeds.parse("0-19"), ".png", 1):
+    entries = seed_entries(Seeds.parse("0-9"), ".png", 5)
+    first = [maker.make(entry).data for entry in entries[:7]]
+    assert [len(kept.result().pictures) for kept in maker._passes.values()] == [3]
+    assert [maker.make(entry).data for entry in entries] == [
+        *first,
+        *(maker.make(entry).data for entry in entries[7:]),
+    ]
+    maker.close()
+
+
+def test_what_failed_units_leave_is_bounded(painter: Painter) -> None:
+    maker = Generation(GenerateJob("m", painter.sha256, (0, 1, 2)), painter)
+    for first in range(0, 400, 2):
+        maker.make(seed_entries(Seeds.parse(f"{first}-{first + 1}"), ".png", 2)[0])
+    assert 2 * (maker.ahead + 2) >= len(maker._passes) > 2
+    maker.close()
+
+
+def test_no_pass_that_was_begun_is_made_twice_however_small_the_units(painter: Painter) -> None:
+    maker, passes = Generation(GenerateJob("m", painter.sha256, (0, 1, 2)), painter), []
+    hook = painter.module.register_forward_pre_hook(lambda *_: passes.append(1))
+    entries = seed_entries(Seeds.parse(f"0-{maker.ahead + 1}"), ".png", 1)
+    for entry in entries:
+        maker.begin(entry)
+    for entry in entries:
         maker.make(entry)
-    assert len(maker._passes) <= 8
+    assert len(passes) == len(entries)
+    hook.remove()
     maker.close()

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from artgen.errors import StorageError, UsageError
@@ -14,6 +15,7 @@ from artgen.storage.ledger import Ledger
 from artgen.work import plan as plans
 from artgen.work.listing import Listing, stem
 from artgen.work.plan import Plan, PlanReader
+from tests.unit.storage import packs
 
 SETTINGS = {"extension": ".png", "model_sha256": "0", "strength": 1.0}
 
@@ -212,6 +214,32 @@ def test_a_part_damaged_within_is_done_anew_when_rows_are_read(tmp_path: Path) -
     part.write_bytes(data[:4] + bytes(len(data) - 12) + data[-8:])
     commit(prepare(tmp_path, sources(9)))
     assert manifest.totals(str(tmp_path)) == {"ok": 9, "failed": 0}
+
+
+def test_a_part_damaged_in_a_column_that_planning_does_not_read_is_done_anew_by_the_next_run(
+    tmp_path: Path,
+) -> None:
+    commit(prepare(tmp_path, sources(6)))
+    part = min((tmp_path / "manifest").iterdir())
+    column = pq.ParquetFile(part).metadata.row_group(0).column(manifest.SCHEMA.names.index("model"))
+    data = bytearray(part.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    data[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
+    part.write_bytes(data)
+    changed = [replace(source, version="2") for source in sources(6)]
+    with pytest.raises(StorageError, match=r"run the command .* again"):
+        prepare(tmp_path, changed)
+    commit(prepare(tmp_path, changed))
+    assert manifest.totals(str(tmp_path)) == {"ok": 6, "failed": 0}
+
+
+@pytest.mark.parametrize("where", ["all", "pages", "footer"])
+def test_a_damaged_file_of_units_is_told_with_the_fix(tmp_path: Path, where: str) -> None:
+    plan = prepare(tmp_path, sources(4))
+    (file,) = (tmp_path / "_artgen").glob("plan-*/units-*.parquet")
+    file.write_bytes(packs.damaged(file.read_bytes(), where))
+    with pytest.raises(StorageError, match=r"is damaged .*remove it and _artgen/current.json"):
+        PlanReader(plan.folder).load(next(plan.refs()))
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,19 @@ def test_the_same_command_takes_up_the_same_plan(tmp_path: Path) -> None:
     assert pending(again) == [0, 1, 2, 3, 8, 9]
 
 
+def test_seeds_of_a_plan_that_is_gone_are_known_by_their_rows(tmp_path: Path) -> None:
+    first = prepared(tmp_path, "0-9")
+    for ref in list(first.refs())[:2]:
+        rows = [
+            row(str(entry.source.offset), unit=ref.id, seed=entry.source.offset)
+            for entry in PlanReader(first.folder).load(ref).entries
+        ]
+        manifest.write(first.output, ref.id, rows)
+    (Path(first.folder) / "plan.json").unlink()  # damaged, and removed as the error says
+    (tmp_path / "_artgen" / "current.json").unlink()
+    assert pending(prepared(tmp_path, "0-14")) == [8, 9, 10, 11, 12, 13, 14]
+
+
 def test_more_seeds_are_planned_without_those_that_are_done(tmp_path: Path) -> None:
     first = prepared(tmp_path, "0-9")
     commit(first, f"{first.hash[:8]}-000000")
