@@ -124,7 +124,9 @@ def make_job(config: RestoreConfig, devices: Devices) -> tuple[Restorer, Restore
     restorer = load(config.model, model_options)
     precision = config.precision
     if precision == "auto":
-        precision = "bf16" if device == "cuda" and restorer.facts.bfloat16 else "fp32"
+        # Of a GPU that is not here nothing can be asked; older ones only emulate bf16.
+        fast = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if device == "cuda" and restorer.facts.bfloat16 and fast else "fp32"
     options = RestoreOptions(
         tile=config.tile or _TILE.get(device, 512), overlap=config.overlap,
         strength=config.strength, ensemble=config.ensemble, keep_unmasked=config.keep_unmasked,

@@ -28,9 +28,9 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
     Raises UsageError (exit code 2) before anything is started.
     """
     from artgen.training.holdout import stretches
-    from artgen.training.loop_restorer import share_of
     from artgen.training.pictures import list_sources, parts_of
     from artgen.training.run import check_start, read_skipped
+    from artgen.training.shards import check_workers
 
     dry_run = args.pop("dry_run", False)
     config, recipe = settings(args)
@@ -40,7 +40,7 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
             recipe, uri.options_for(recipe.start, config.storage_options, (*parts_of(config.data), config.folder))
         )
     engine = _engine(config)
-    share_of(recipe.batch_images, 0, (worker_range(config.workers) or (1, 1))[1])  # raises for too many workers
+    check_workers(recipe, worker_range(config.workers) or (1, 1))
     images = len(list_sources(config.data, config.storage_options))
     held = len(stretches(images, recipe.holdout))
     kept = images - held or images
@@ -59,13 +59,23 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
 
 def train_gan(args: dict[str, Any], console: Console) -> int:
     """Runs `artgen train gan` and returns its exit code; as `train_restorer`."""
-    from artgen.training.pictures import list_sources
+    from artgen.training.gan_scribe import check_batch
+    from artgen.training.pictures import list_sources, shown_parts
+    from artgen.training.shards import check_workers
 
     dry_run = args.pop("dry_run", False)
     config, recipe = settings(args, load_gan_recipe)
     check_places(config)
     engine = _engine(config)
+    check_workers(recipe, worker_range(config.workers) or (1, 1))
     images = len(list_sources(config.data, config.storage_options))
+    if images < recipe.batch_images:
+        raise UsageError(
+            f"DATA {shown_parts(config.data)} lists {plural(images, 'picture')}, fewer than batch_images = "
+            f"{recipe.batch_images}: give more pictures or set a smaller batch"
+        )
+    if last_step(config.folder, config.storage_options):
+        check_batch(config.folder, recipe, config.storage_options)
     if dry_run:
         console.result({**_facts(config, recipe, engine), "images": images})
         return 0

@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -36,12 +36,12 @@ from artgen.storage import scratch, uri
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_run import train_gan
 from artgen.training.journal import read_log
-from artgen.training.loop_restorer import Report, share_of
+from artgen.training.loop_restorer import Report
 from artgen.training.pictures import parts_of
 from artgen.training.rank import Rank, pick_device
 from artgen.training.recipe import RestorerRecipe, TrainConfig
 from artgen.training.run import train_restorer
-from artgen.training.shards import Shards
+from artgen.training.shards import check_workers
 from artgen.training.state import last_step
 
 # A run ends when so many worker groups in a row broke down without a new checkpoint.
@@ -73,7 +73,7 @@ def train(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, report: Repor
     try:
         device = ray_cluster.device_of(config.device)
         pool = ray_cluster.pool(config.workers, device, ray.nodes())
-        _check_workers(recipe, range(pool.least, pool.most + 1))
+        check_workers(recipe, (pool.least, pool.most))
         data, run = tuple(map(ray_cluster.absolute, parts_of(config.data))), ray_cluster.absolute(config.folder)
         places = (*data, run)
         if isinstance(recipe, RestorerRecipe) and recipe.start and recipe.start not in registry.names():
@@ -85,15 +85,6 @@ def train(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, report: Repor
     finally:
         if ours:
             ray.shutdown()
-
-
-def _check_workers(recipe: RestorerRecipe | GanRecipe, numbers: Iterable[int]) -> None:
-    """All that can be known before a worker starts, of every number of workers that a group may have. Raises UsageError."""
-    for workers in numbers:
-        if isinstance(recipe, GanRecipe):
-            Shards(recipe.batch_images, recipe.shards, 0, workers)
-        else:
-            share_of(recipe.batch_images, 0, workers)
 
 
 def _open_cluster(config: TrainConfig) -> bool:

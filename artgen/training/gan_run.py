@@ -124,6 +124,8 @@ class Course:
         """
         reason, seen, slow = "", None, False
         if self.scribe is not None:
+            if state.measured != self.scribe.measure:  # by an earlier run, of other pictures or of more or fewer
+                state.best, state.most_diverse, state.measured = -1.0, 0.0, self.scribe.measure
             try:
                 seen = self.scribe.look()
                 reason, slow = trouble(seen, state), slow_start(seen, state)
@@ -145,18 +147,22 @@ class Course:
     def rescue(self, reason: str) -> None:
         """Back to the last good step, at a changed rate and gamma.
 
-        Raises UsageError when that did not help so often: the same command would only end here again.
+        Raises UsageError, once RUN holds that step, when going back did not help so often: the same command would only end
+        here again.
         """
-        state, from_step = self.state, self.state.step
-        if state.rescues >= MOST_RESCUES:
+        state, from_step, so_far = self.state, self.state.step, self.state.rescues
+        go_back(state, self.run, self.options)
+        check_agreement(state.step, self.device, self.rank)
+        if in_vain := so_far >= MOST_RESCUES:
+            state.rescues = so_far
+        if self.scribe is not None:
+            settle(state, self.run, self.facts, self.options)
+        if in_vain:
             raise UsageError(
                 f"{reason}; the run has gone back {MOST_RESCUES} times already, and step {state.good_step} is its last "
                 "good one: lower learning_rate, raise gamma or give more pictures, in a new RUN"
             )
-        go_back(state, self.run, self.options)
-        check_agreement(state.step, self.device, self.rank)
         if self.scribe is not None:
-            settle(state, self.run, self.options)
             self.scribe.rescued(reason, from_step)
 
 

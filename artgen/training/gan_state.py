@@ -17,7 +17,7 @@ from artgen.errors import RunError
 from artgen.models.gans.spec import GanFacts
 from artgen.models.gans.weights import to_bytes
 from artgen.storage import uri
-from artgen.training.state import forget_after, load_state, save_numbers, save_state
+from artgen.training.state import forget_after, load_state, save_model, save_numbers, save_state
 
 
 @dataclass(slots=True)
@@ -26,8 +26,8 @@ class GanState:
 
     augment: probability now. d_loss: running mean of the discriminator's loss. good_step: of the last look that found
     nothing wrong. rescues: how often the run went back to one. best: lowest distance seen, -1 before the first.
-    most_diverse: highest diversity seen. flat_step: of the first look if it saw one picture only,
-    else -1.
+    most_diverse: highest diversity seen. measured: with what both were; other figures do not compare with them.
+    flat_step: of the first look if it saw one picture only, else -1.
     """
 
     generator: nn.Module
@@ -44,6 +44,7 @@ class GanState:
     rescues: int = 0
     best: float = -1.0
     most_diverse: float = 0.0
+    measured: str = ""
     flat_step: int = -1
 
 
@@ -68,7 +69,9 @@ def go_back(state: GanState, run: str, options: uri.Options | None = None) -> No
     state.seconds, state.rescues = seconds, rescues + 1
 
 
-def settle(state: GanState, run: str, options: uri.Options | None = None) -> None:
-    """Makes the step gone back to the newest in RUN, with its rescue; a process that is killed goes on from there."""
+def settle(state: GanState, run: str, facts: GanFacts, options: uri.Options | None = None) -> None:
+    """Makes the step gone back to the newest in RUN, with its rescue, and its weights the model; a process that is killed
+    goes on from there."""
+    save_model(to_bytes(state.mean, facts), run, options)
     save_numbers(state, run, options)
     forget_after(state.step, run, options)

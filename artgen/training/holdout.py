@@ -10,6 +10,8 @@ from artgen.training.pictures import Pictures
 
 MOST_HELD = 64
 """Most pictures that are kept out of training to validate on, however large DATA is."""
+MOST_TRIED = 16
+"""Most pictures of a part of the listing that are looked at once one is held out: all ranks wait meanwhile."""
 HELD_PX = 192
 """Side of the centre of such a picture that `validate` looks at."""
 
@@ -32,11 +34,11 @@ def stretches(count: int, holdout: int) -> list[range]:
 
 def hold_out(pictures: Pictures, holdout: int) -> HeldOut:
     """The first picture of each stretch that can be used, with no more of it than `validate` looks at: a run keeps that to
-    its end, and scans are large."""
+    its end, and scans are large. Of a stretch whose first MOST_TRIED cannot be used there is none."""
     numbers: list[int] = []
     centres: list[np.ndarray] = []
     for stretch in stretches(len(pictures), holdout):
-        for number in stretch:
+        for number in stretch if not numbers else stretch[:MOST_TRIED]:
             pixels = pictures[number]
             if pixels is not None:
                 numbers.append(number)

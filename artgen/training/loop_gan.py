@@ -72,9 +72,9 @@ def train(
     """Trains until progress is 1. `reals(first, count)` gives the pictures from position `first` on.
 
     latent: numbers that a picture is made of. dtype: of the autocast forward passes. look: called every
-    `recipe.look_steps` and at the end; it may raise Unstable, else it makes the step the good (or the flat) one. Every rank
-    reports, looks and saves after the same steps; who writes is up to the callables. Raises UsageError when the batch does
-    not divide up, Unstable when 20 steps in a row are not finite.
+    `recipe.look_steps`, or after the next step that is finite, and at the end; it may raise Unstable, else it makes the step
+    the good (or the flat) one. Every rank reports, looks and saves after the same steps; who writes is up to the callables.
+    Raises UsageError when the batch does not divide up, Unstable when 20 steps in a row are not finite, or the last ones.
     """
     shards = Shards(recipe.batch_images, recipe.shards, rank, world, add_up)
     tally, saved_at, clock = Tally(recipe.batch_images), state.seconds, time.monotonic()
@@ -115,11 +115,16 @@ def train(
                 "step": state.step, "images": seen_images, "seconds": state.seconds, **now._asdict(),
                 **tally.flush(),
             })  # fmt: skip
-        if state.step % recipe.look_steps == 0:
+        # Nothing is looked at within a streak of bad steps: the pictures are still those of the last good one, but what has
+        # broken the steps is in the state, which must not become the one to go back to.
+        due = state.step // recipe.look_steps * recipe.look_steps > max(state.good_step, state.flat_step)
+        if due and not state.bad_in_a_row:
             look(state)
         elif state.seconds - saved_at >= 60 * recipe.checkpoint_minutes and not state.bad_in_a_row:
             save(state)
             saved_at = state.seconds
+    if state.bad_in_a_row:
+        raise Unstable(f"the last steps were not finite ({state.bad_in_a_row} of them)")
     # Not twice at one state: it would be no better than itself, which `trouble` takes for a game that is lost.
     if state.step not in (state.good_step, state.flat_step):
         look(state)

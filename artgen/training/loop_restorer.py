@@ -187,7 +187,7 @@ def step_once(state: TrainState, loss: float, rate: float, recipe: RestorerRecip
     """One step of the optimiser and of the running mean. buffers: of the network, as its forward pass left them."""
     exchanged(state.network, buffers)
     for group in state.optimizer.param_groups:
-        group["lr"] = rate * group.get("share", 1.0)
+        group.update(lr=rate * group.get("share", 1.0), weight_decay=recipe.weight_decay)
     state.optimizer.step()
     state.usual_loss = 0.99 * (state.usual_loss or loss) + 0.01 * loss
     seen_images = (state.step + 1) * recipe.batch_images

@@ -58,6 +58,8 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], may_change: Set[s
     old, new = before["data.json"], now["data.json"]
     if old.get("listing", new["listing"]) != new["listing"]:
         changed["DATA"] = (_listed(old), _listed(new))
+    elif (before_kept := old.get("trained_on")) and before_kept != new["trained_on"]:
+        changed["held out of DATA"] = (f"all but {before_kept[:8]}", f"all but {new['trained_on'][:8]}")
     return changed
 
 

@@ -14,7 +14,7 @@ from artgen.codecs.encode import to_8_bits
 from artgen.codecs.picture import all_numbers
 from artgen.codecs.pool import GuardPool
 from artgen.config import MAX_PIXELS
-from artgen.errors import ImageError, UsageError
+from artgen.errors import DecoderCrashed, ImageError, ImageTimeout, UsageError
 from artgen.records import Skipped, Source
 from artgen.storage import archive, scratch, uri
 
@@ -110,7 +110,14 @@ class Pictures:
         source = self._sources[number]
         try:
             data = self._reader.read(source, archive.most_bytes(MAX_PIXELS))
-            pixels = _as_bytes(all_numbers(self._guards.decode(data)).pixels)
+            try:
+                picture = self._guards.decode(data)
+            except (
+                DecoderCrashed,
+                ImageTimeout,
+            ):  # of a busy or full machine perhaps, which is no fault of the image
+                picture = self._guards.decode(data)
+            pixels = _as_bytes(all_numbers(picture).pixels)
             height, width = pixels.shape[:2]
             if min(height, width) < self._smallest_px:
                 return self._leave_out(number, f"{width}x{height} is under {self._smallest_px} pixels")

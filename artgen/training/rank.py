@@ -126,7 +126,7 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision != "auto":
         raise UsageError(f"precision is {precision!r}; choose auto, fp32 or bf16")
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
     fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else None
 

@@ -90,10 +90,14 @@ def train_restorer(
                 options=options,
             )  # fmt: skip
             scribe.begin(
-                facts_of_data(data, sources), pictures=len(parts.kept), held_out=len(parts.held),
+                facts_of_data(data, sources, parts.kept), pictures=len(parts.kept), held_out=len(parts.held),
                 resumed_at=state.step if resumed else -1,
             )  # fmt: skip
             pictures.unusable.update(parts.unusable)
+        if resumed:  # what it came upon before; it may not come to all of them again
+            listed = {source.key for source in sources}
+            before = _read_skipped(run, rank.number, options)
+            pictures.unusable.update({key: why for key, why in before.items() if key in listed})
         told = 0
 
         def on_report(numbers: Mapping[str, float]) -> None:
@@ -273,6 +277,10 @@ def _advice(recipe: RestorerRecipe, run: str, options: uri.Options | None, *, we
 def _write_skipped(run: str, rank: int, unusable: Mapping[str, str], options: uri.Options | None) -> None:
     text = json.dumps(dict(sorted(unusable.items())), indent=1, ensure_ascii=False)
     atomic.write(uri.join(run, "skipped", f"rank-{rank}.json"), text.encode(), options)
+
+
+def _read_skipped(run: str, rank: int, options: uri.Options | None) -> dict[str, str]:
+    return json.loads(uri.read_or_none(uri.join(run, "skipped", f"rank-{rank}.json"), options) or b"{}")
 
 
 def read_skipped(run: str, options: uri.Options | None = None) -> dict[str, str]:

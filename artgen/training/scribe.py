@@ -89,12 +89,13 @@ class Scribe:
         return {**scores, "silent-units": silent}
 
 
-def facts_of_data(data: str | Sequence[str], sources: Sequence[Source]) -> dict[str, Any]:
-    """What RUN/data.json holds: DATA as it was given, without secrets, and what it listed."""
+def facts_of_data(data: str | Sequence[str], sources: Sequence[Source], kept: Sequence[Source]) -> dict[str, Any]:
+    """What RUN/data.json holds: DATA as it was given, without secrets, what it listed, and which of it is trained on."""
     return {
         "data": [uri.shown(part) for part in parts_of(data)],
         "images": len(sources),
         "listing": digest_of(sources),
+        "trained_on": digest_of(kept),
     }
 
 

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from artgen.errors import UsageError
+from artgen.training.gan_recipe import GanRecipe
+from artgen.training.loop_restorer import share_of
 from artgen.training.rank import AddUp
+from artgen.training.recipe import RestorerRecipe
 
 Loss = Callable[[int], tuple[Tensor, Mapping[str, Tensor]]]  # shard number -> loss to minimise, numbers to report
 
@@ -103,3 +106,15 @@ class Shards:
             parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
         after = [part.view_as(buffer) for buffer, part in zip(state, parts[len(parameters) :], strict=True)]
         return Summed(dict(zip(numbers, told.tolist(), strict=True)), after)
+
+
+def check_workers(recipe: RestorerRecipe | GanRecipe, workers: tuple[int, int]) -> None:
+    """All that can be known before a worker starts, of every number of workers (least, most) that a group may have.
+
+    Raises UsageError.
+    """
+    for number in range(workers[0], workers[1] + 1):
+        if isinstance(recipe, GanRecipe):
+            Shards(recipe.batch_images, recipe.shards, 0, number)
+        else:
+            share_of(recipe.batch_images, 0, number)

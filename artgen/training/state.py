@@ -65,7 +65,7 @@ def save_state(
             for name, part in _parts(state).items():
                 atomic.write(uri.join(final, _file(name, part)), _bytes(part), options, fsync=True)
         save_numbers(state, run, options)
-        atomic.write(uri.join(run, "model.safetensors"), model, options, fsync=True)
+        save_model(model, run, options)
     except StorageError as error:
         raise StorageError(
             f"cannot save the checkpoint {uri.shown(final)}: {error}; the one before it is intact"
@@ -75,6 +75,11 @@ def save_state(
         # Beside older ones, what an interrupted save left half-written; never one of a later step.
         if name not in stay and name <= newest:
             uri.remove(uri.join(folder, name), options)
+
+
+def save_model(model: bytes, run: str, options: uri.Options | None = None) -> None:
+    """Writes RUN/model.safetensors. Raises StorageError."""
+    atomic.write(uri.join(run, "model.safetensors"), model, options, fsync=True)
 
 
 def save_numbers(state: Any, run: str, options: uri.Options | None = None) -> None:
@@ -202,9 +207,9 @@ def _parts(state: Any) -> dict[str, Part]:
     return {name: value for name, value in values.items() if isinstance(value, Part)}
 
 
-def _numbers(state: Any) -> dict[str, float]:
+def _numbers(state: Any) -> dict[str, float | str]:
     values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return {name: value for name, value in values.items() if isinstance(value, int | float | str)}
 
 
 def _name(step: int) -> str:

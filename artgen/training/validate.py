@@ -74,10 +74,12 @@ def validate(
     the path or URL `panel`. Raises StorageError.
     """
     scores, rows = {}, []
+    # A model that takes less than its multiple continues its input by itself, and is trained so.
+    multiple = restorer.facts.multiple if restorer.facts.min_size >= restorer.facts.multiple else 1
     for task in tasks_of(restorer.facts.damage, restorer.facts.channels):
         name, triples = task.name, []
         for index, pixels in enumerate(pictures):
-            clean = _centre(pixels, restorer.facts.multiple, grey=task.colours == "grey")
+            clean = _centre(pixels, multiple, grey=task.colours == "grey")
             dice = Dice(stable_seed("validate", task.operator, str(task.strength), index))
             image, mask = OPERATORS[task.operator](clean, task.strength, dice)
             triples.append((image, _restore(restorer, image, mask, dtype), clean))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,8 +13,12 @@ from torch import Generator, nn
 from artgen.models.gans.registry import build_discriminator
 from artgen.models.gans.spec import GanFacts
 from artgen.training.diffaugment import ADA_IMAGES, adapted, augment, throw
+from artgen.training.gan_steps import Step
+from artgen.training.loop_gan import schedule
 from artgen.training.losses_gan import GAMES
 from artgen.training.regularisers import squared_slope
+from artgen.training.shards import Shards
+from tests.unit.training import gan_ranks
 
 REAL = torch.tensor([1.5, -0.3, 0.2, 2.0], dtype=torch.float64)
 FAKE = torch.tensor([-1.2, 0.4, -0.2, 1.7], dtype=torch.float64)
@@ -147,6 +154,25 @@ def test_brightness_changes_by_a_quarter_of_the_range_at_most():
     changed = augment(x, 0.999, chance)[:, 0, 0, 0]
     assert torch.allclose(changed, torch.where(chance[7] < 0.999, chance[0] - 0.5, 0.0), atol=1e-6)
     assert 0.45 < changed.abs().max() <= 0.5
+
+
+def test_penalties_in_bf16_are_those_in_fp32():
+    """Their sums are in fp32: what bf16 costs is the rounding inside the networks."""
+    told = {}
+    recipe = dataclasses.replace(gan_ranks.RECIPE, gamma=1.0, gamma_end=1.0)
+    for dtype in (None, torch.bfloat16):
+        state, real = gan_ranks.start(recipe)
+        reals = functools.partial(real.batch, recipe)
+        shards = Shards(recipe.batch_images, recipe.shards)
+        step = Step(state, reals, recipe.latent, recipe, shards, schedule(0.0, state, recipe), dtype)
+        numbers, _ = shards.gradients(state.discriminator, lambda shard: step.discriminator(shard, 0.0))  # noqa: B023
+        gradients = torch.cat([weight.grad.flatten() for weight in state.discriminator.parameters()])
+        told[dtype] = numbers, gradients
+    (exact, ours), (rounded, theirs) = told[None], told[torch.bfloat16]
+    assert exact["r1"] > 0 < exact["r2"]
+    for name in ("r1", "r2", "d_loss"):
+        assert rounded[name] == pytest.approx(exact[name], rel=0.03)
+    assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.99
 
 
 def test_a_gradient_passes_augmentation_twice():

@@ -15,11 +15,13 @@ from safetensors.torch import load_file
 
 from artgen.errors import UsageError
 from artgen.models.gans.spec import GanFacts
+from artgen.training import loop_gan
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_run import MOST_RESCUES, fresh, train_gan
 from artgen.training.gan_state import GanState, load_gan
 from artgen.training.gan_watch import Look, Watch, trouble
 from artgen.training.journal import read_log
+from artgen.training.loop_gan import apply
 from artgen.training.state import checkpoints
 from tests.unit.training import gan_ranks
 
@@ -107,6 +109,56 @@ def test_pictures_that_become_worse_are_taken_back_until_they_do_not(
     assert states[0].rescues == states[1].rescues == kills
 
 
+def test_a_rescue_makes_the_weights_it_went_back_to_the_model(data: str, healthy: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(healthy, run)
+    before = (run / "model.safetensors").read_bytes()
+    with pytest.raises(Killed):  # at the first rescue, after many saves of what it gave up
+        train_gan(data, str(run), recipe(rate=WILD, images=2400, checkpoint_minutes=0.0), report=kill)
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_a_state_within_bad_steps_never_becomes_the_good_one(
+    data: str, healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step destroys the discriminator, no step after it is finite, and a look is due before the run notices."""
+    run, calls = tmp_path / "run", 0
+    shutil.copytree(healthy, run)
+
+    def destroy(network: torch.nn.Module, *rest: Any) -> float:
+        nonlocal calls
+        norm = apply(network, *rest)
+        calls += 1
+        if calls == 2 * 3 + 1:  # of the discriminator, in step 254
+            for weight in network.parameters():
+                weight.data.fill_(1e30)
+        return norm
+
+    monkeypatch.setattr(loop_gan, "apply", destroy)
+    train_gan(data, str(run), recipe(images=2400, look_images=40))
+    assert [(line["rescued"], line["from_step"], line["step"]) for line in rescues(run)] == [
+        ("20 steps in a row were not finite", 273, 250)
+    ]
+    end = position(run)
+    assert (end["step"], end["good_step"], end["rescues"]) == (300, 300, 1)
+
+
+def test_figures_of_other_pictures_are_no_reason_to_go_back(data: str, healthy: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(healthy, run)
+    place = run / "checkpoints" / checkpoints(run)[-1] / "position.json"
+    place.write_text(json.dumps(position(run) | {"best": 1e-6, "most_diverse": 9.0}))
+    twin = tmp_path / "twin"
+    shutil.copytree(run, twin)
+    with pytest.raises(Killed):
+        train_gan(data, str(twin), recipe(images=2080, look_images=40), report=kill)
+    train_gan(data, str(run), recipe(images=2080, look_images=40, metric_images=32), report=kill)
+    end = position(run)
+    assert end["rescues"] == 0
+    assert end["best"] > 1e-3
+    assert "of 32 pictures" in end["measured"]
+
+
 class Killed(Exception):
     pass
 
@@ -133,11 +185,14 @@ def test_losses_that_are_not_finite_are_taken_back(data: str, tmp_path: Path) ->
     assert all(tensor.isfinite().all() for tensor in load_file(run / "model.safetensors").values())
 
 
-def test_a_run_that_no_rescue_mends_ends_at_its_last_good_step(data: str, healthy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpoint_minutes", [1e6, 0.0])
+def test_a_run_that_no_rescue_mends_ends_at_its_last_good_step(
+    data: str, healthy: Path, tmp_path: Path, checkpoint_minutes: float
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(healthy, run)
     before = (run / "model.safetensors").read_bytes()
-    hopeless = recipe(rate=1e6, images=2160)
+    hopeless = recipe(rate=1e6, images=2160, checkpoint_minutes=checkpoint_minutes)
     for _ in range(2):  # the same command again: it says so again, and leaves all as it is
         with pytest.raises(
             UsageError, match=r"gone back 6 times already, and step 250 is its last good one: lower"
@@ -241,7 +296,7 @@ def test_the_state_is_in_the_checkpoint(data: str, healthy: Path) -> None:
     state = start()
     assert load_gan(state, str(healthy))
     fields = {
-        key: getattr(state, key) for key in GanState.__slots__ if isinstance(getattr(state, key), int | float)
+        key: getattr(state, key) for key in GanState.__slots__ if isinstance(getattr(state, key), int | float | str)
     }
     assert fields == position(healthy)
     assert 0 < fields["d_loss"] != 1.0

@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from artgen.errors import RunError, StorageError, UsageError
+from artgen.codecs.pool import GuardPool
+from artgen.errors import DecoderCrashed, ImageTimeout, RunError, StorageError, UsageError
 from artgen.models import registry
 from artgen.models.spec import Facts, Restorer
 from artgen.models.weights import load
 from artgen.training.data import Batch, Crops
-from artgen.training.holdout import HeldOut, hold_out, stretches
+from artgen.training.holdout import MOST_TRIED, HeldOut, hold_out, stretches
 from artgen.training.loop_restorer import TrainState, train
 from artgen.training.mixtures import DEFAULT_WEIGHTS
 from artgen.training.pictures import Pictures, digest_of, list_sources
@@ -334,6 +335,55 @@ def test_unusable_pictures_are_left_out_and_named(data, tmp_path):
     assert (found[6] == 100).all()
 
 
+def test_what_was_left_out_stays_told_when_a_run_goes_on(data, tmp_path):
+    run = tmp_path / "run"
+    train_restorer(data, str(run), recipe(holdout=0, steps=2))
+    (run / "skipped").mkdir()
+    (run / "skipped" / "rank-0.json").write_text('{"3.png": "ImageTimeout: 300 s", "gone.png": "DecodeFailed: no"}')
+    train_restorer(data, str(run), recipe(holdout=0, steps=4))
+    assert read_skipped(str(run)) == {"3.png": "ImageTimeout: 300 s"}
+    assert log_of(run)[-1]["skipped_pictures"] == 1
+
+
+@pytest.mark.parametrize("error", [DecoderCrashed("killed"), ImageTimeout("slow")])
+def test_a_decoder_that_dies_once_costs_no_picture(data, monkeypatch, error):
+    decode, errors = GuardPool.decode, [error]
+
+    def fail_once(pool, given):
+        if errors:
+            raise errors.pop()
+        return decode(pool, given)
+
+    monkeypatch.setattr(GuardPool, "decode", fail_once)
+    with Pictures(list_sources(data), 32) as pictures:
+        assert pictures[0] is not None
+        assert not errors
+        errors.extend([error, error])
+        assert pictures[1] is None
+        assert list(pictures.unusable) == ["1.png"]
+
+
+def test_few_pictures_are_looked_at_for_one_to_hold_out():
+    class Looked:
+        """Of a thousand pictures the first thirty and the second half are too small."""
+
+        def __init__(self) -> None:
+            self.at = []
+
+        def __len__(self) -> int:
+            return 1000
+
+        def __getitem__(self, number: int) -> np.ndarray | None:
+            self.at.append(number)
+            return np.zeros((40, 40), np.uint8) if 30 <= number < 500 else None
+
+    pictures = Looked()
+    held = hold_out(pictures, 250)
+    assert held.numbers == [30, 250]
+    assert held.rest
+    assert max(sum(first <= number < first + 250 for number in pictures.at) for first in (500, 750)) == MOST_TRIED
+
+
 def test_memory_holds_only_so_many_pixels(data):
     sources = list_sources(data)
     with Pictures(sources, 32, kept_pixels=2 * 48 * 56) as few, Pictures(sources, 32) as all_of_them:
@@ -466,7 +516,9 @@ def test_going_on_with_other_data_or_another_recipe_is_said_once(data, tmp_path,
 
 def test_data_json_tells_no_secret(data):
     sources = list_sources(data)
-    assert facts_of_data("s3://user:hidden@bucket/a?token=hidden", sources)["data"] == ["s3://bucket/a"]
+    told = facts_of_data("s3://user:hidden@bucket/a?token=hidden", sources, sources[1:])
+    assert told["data"] == ["s3://bucket/a"]
+    assert told["trained_on"] != told["listing"]
     assert digest_of(sources) != digest_of(sources[::-1])
 
 
@@ -527,6 +579,37 @@ def test_a_model_without_masks_trains_too(data, tmp_path):
 def test_a_model_without_weights_is_refused(data, tmp_path):
     with pytest.raises(UsageError, match="'identity' has no weights to train"):
         train_restorer(data, str(tmp_path / "run"), recipe(model="identity", params={}))
+
+
+@pytest.mark.parametrize(("model", "params", "seen"), [("article", {}, (28, 28)), ("default", TINY, (24, 24))])
+def test_a_model_is_validated_on_crops_as_it_is_trained_on(model, params, seen):
+    network, facts = registry.build(model, params)
+    shapes = set()
+    network.register_forward_pre_hook(lambda _, given: shapes.add(tuple(given[0].shape[-2:])))
+    validate(Restorer(network, facts, ""), [np.zeros((28, 28), np.uint8)], None)
+    assert shapes == {seen}
+
+
+def test_a_run_goes_on_with_the_decay_that_it_is_given(data, tmp_path):
+    ends = {}
+    for decay in (1e-4, 40.0):
+        run = str(tmp_path / str(decay))
+        train_restorer(data, run, recipe(steps=2, holdout=0))
+        train_restorer(data, run, recipe(steps=4, holdout=0, weight_decay=decay, learning_rate=0.01))
+        ends[decay] = load_file(f"{run}/model.safetensors")["head.weight"].abs().sum()
+    assert ends[40.0] < 0.95 * ends[1e-4]
+
+
+def test_bf16_learns_as_fp32_does(data, tmp_path):
+    moved = {}
+    for precision in ("fp32", "bf16"):
+        state, _ = fresh(recipe(), torch.device("cpu"))
+        before = torch.cat([weight.detach().flatten().clone() for weight in state.network.parameters()])
+        train_restorer(data, str(tmp_path / precision), recipe(steps=4, holdout=0, precision=precision))
+        assert load_checkpoint(state, str(tmp_path / precision))
+        moved[precision] = torch.cat([weight.detach().flatten() for weight in state.network.parameters()]) - before
+    assert not torch.equal(moved["fp32"], moved["bf16"])
+    assert torch.nn.functional.cosine_similarity(moved["fp32"], moved["bf16"], dim=0) > 0.9
 
 
 def test_what_is_trained_is_what_is_validated():
