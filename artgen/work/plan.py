@@ -130,25 +130,26 @@ class PlanReader:
 
     def load(self, ref: UnitRef) -> Unit:
         """The entries of a unit, or of the part of it that `ref` is. Raises StorageError."""
-        import pyarrow.parquet as pq
-
         if ref.file == PLAN:
             return Unit(ref.id, self._seed_entries(ref))
         place = uri.join(self._folder, ref.file)
         with uri.reading(place):  # as a bare error it would be laid to an image of the unit
-            if self._name != ref.file or self._file is None:
-                fs, path = uri.filesystem(place, self._options)
-                self._name, self._file = "", None
-                file = fs.open(path, "rb")
             try:
-                if self._file is None:
-                    self._name, self._file = ref.file, pq.ParquetFile(file)
-                rows = self._file.read_row_group(ref.group).to_pylist()
+                rows = self._opened(ref.file).read_row_group(ref.group).to_pylist()
             except Exception as error:
                 if not tells_damage(error):
                     raise
                 raise StorageError(f"{uri.shown(place)!r} is damaged ({uri.explain(error)}): {_ANEW}") from error
         return Unit(ref.id, tuple(_entry(row) for row in rows[ref.start : ref.stop]))
+
+    def _opened(self, name: str) -> Any:
+        import pyarrow.parquet as pq
+
+        if self._name != name or self._file is None:
+            fs, path = uri.filesystem(uri.join(self._folder, name), self._options)
+            self._name, self._file = "", None
+            self._name, self._file = name, pq.ParquetFile(fs.open(path, "rb"))
+        return self._file
 
     def _seed_entries(self, ref: UnitRef) -> tuple[Entry, ...]:
         from artgen.inference.sample import FORWARD_IMAGES
