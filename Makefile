@@ -21,7 +21,7 @@ demo: setup
 # Two at a time, for half of the suite's time is waiting for other processes; with a thread each, as two with two on two cores
 # take ten times as long for the same. Then, alone, what starts a Ray cluster.
 test: setup
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile -m "not ray and not long"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not ray and not long"
 	$(PYTHON) -m pytest -m "ray and not long"
 
 long: setup

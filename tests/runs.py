@@ -22,7 +22,7 @@ ARTGEN = [sys.executable, "-m", "artgen"]
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "200"}
+    return {"OMP_NUM_THREADS": "2", **os.environ, "COLUMNS": "200"}
 
 
 def artgen(*args: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:

@@ -21,9 +21,11 @@ _LOCAL = ("", "file", "local")
 _S3 = ("s3", "s3a")
 # How often S3 is asked again after throttling, resets, time-outs and truncated bodies: s3fs waits 0.1 s and 1.7 times
 # longer each time (10 s in all), and within each of these botocore repeats what it can with jitter. An outage ends a run
-# after about 20 s; a store that fails every third request stops one request in ten thousand runs.
+# after about 40 s; a store that fails every third request stops one request in ten thousand runs.
 ATTEMPTS = 8
-_S3_CONFIG = {"retries": {"mode": "standard", "max_attempts": 3}, "max_pool_connections": 64}
+_S3_CONFIG = {"max_pool_connections": 64}
+_S3_RETRIES = {"mode": "standard", "max_attempts": 3}
+_USERS_RETRIES = {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"}
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 _SAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 """Names of stores that mean the same as another."""
@@ -80,7 +82,8 @@ def filesystem(uri: str, options: Options | None = None) -> tuple[AbstractFileSy
         settings.setdefault("use_listings_cache", False)
     if protocol in _S3:
         given = settings.get("config_kwargs") or conf.get(protocol, {}).get("config_kwargs")
-        settings["config_kwargs"] = {**_S3_CONFIG, **(given or {})}
+        retries = {} if _USERS_RETRIES & os.environ.keys() else {"retries": _S3_RETRIES}
+        settings["config_kwargs"] = {**_S3_CONFIG, **retries, **(given or {})}
     try:
         fs, path = url_to_fs(uri, **settings)
         if protocol in _S3:
@@ -120,7 +123,9 @@ def _make_patient(fs: Any) -> None:
             return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (429, 500, 502, 503, 504)
         # Nobody listens at the endpoint: a server or balancer that is being restarted comes back within seconds.
         broke = (ConnectionBroke, HTTPClientError, EndpointConnectionError, ConnectionError, TimeoutError)
-        return isinstance(error, broke)
+        # s3fs reads whole objects in a loop around this one, which would go through all attempts once for each of its own.
+        told, error.artgen_told = getattr(error, "artgen_told", False), True  # pyright: ignore[reportAttributeAccessIssue]
+        return isinstance(error, broke) and not told
 
     set_custom_error_handler(passes)
     fs.retries = ATTEMPTS

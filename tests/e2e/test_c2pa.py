@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests import certificates
 from tests.generators import write_run
-from tests.runs import artgen, rows
+from tests.runs import artgen_here, rows
 
 c2pa = pytest.importorskip("c2pa")
 
@@ -37,7 +37,7 @@ def actions(data: bytes, kind: str = "png") -> list[str]:
 
 def test_generated_then_restored(tmp_path: Path, signing: str) -> None:
     model, drawn, repaired = write_run(tmp_path / "run"), tmp_path / "drawn", tmp_path / "repaired"
-    done = artgen(
+    done = artgen_here(
         "generate", model, drawn, "--seeds", "0-9", "--to", "png", "--to", "parquet", "--grid", "--interpolate", "1,2",
         "--frames", "3", "--c2pa", signing,
     )  # fmt: skip
@@ -52,7 +52,7 @@ def test_generated_then_restored(tmp_path: Path, signing: str) -> None:
         assert actions(data) == ["c2pa.created"]
     assert actions((drawn / "interpolation" / "animation.webp").read_bytes(), "webp") == ["c2pa.created"]
 
-    done = artgen("restore", drawn / "images", repaired, "--c2pa", signing, "--model", "default")
+    done = artgen_here("restore", drawn / "images", repaired, "--c2pa", signing, "--model", "default")
     assert done.returncode == 0, done.stderr
     assert {row["status"] for row in rows(repaired)} == {"ok"}
     for path in sorted((repaired / "images").rglob("*.png")):
@@ -68,8 +68,8 @@ def test_generated_then_restored(tmp_path: Path, signing: str) -> None:
 
 def test_another_certificate_is_another_setting(tmp_path: Path, signing: str) -> None:
     model, output = write_run(tmp_path / "run"), tmp_path / "out"
-    assert artgen("generate", model, output, "--seeds", "0-3").returncode == 0
-    refused = artgen("generate", model, output, "--seeds", "0-9", "--c2pa", signing)
+    assert artgen_here("generate", model, output, "--seeds", "0-3").returncode == 0
+    refused = artgen_here("generate", model, output, "--seeds", "0-9", "--c2pa", signing)
     assert refused.returncode == 2
     assert "c2pa: was None" in refused.stderr
 
@@ -84,7 +84,7 @@ def test_another_certificate_is_another_setting(tmp_path: Path, signing: str) ->
 )
 def test_bad_flags_start_nothing(tmp_path: Path, signing: str, flag: str, told: str) -> None:
     model, output = write_run(tmp_path / "run"), tmp_path / "out"
-    refused = artgen("generate", model, output, "--c2pa", flag.format(chain=signing.split(",")[0]))
+    refused = artgen_here("generate", model, output, "--c2pa", flag.format(chain=signing.split(",")[0]))
     assert refused.returncode == 2
     assert told in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -141,9 +141,8 @@ def test_all_archives_at_once_by_the_model_that_ships(hostile: Path, tmp_path: P
 
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_hostile_archive(hostile: Path, tmp_path: Path, name: str) -> None:
-    result = artgen_here(
-        "restore", hostile / "archives" / name, tmp_path / "out", "--model", "identity", "--max-pixels", "64e6"
-    )
+    flags = ("--model", "identity", "--max-pixels", "64e6", "--workers", "1")
+    result = artgen_here("restore", hostile / "archives" / name, tmp_path / "out", *flags)
     code, err = result.returncode, result.stderr
     found = rows(tmp_path / "out")
     check_archive(name, found)

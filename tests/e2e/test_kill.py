@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import pictures
-from tests.runs import ARTGEN, artgen, environment, rows, run_json, shas, tree
+from tests.runs import ARTGEN, artgen_here, environment, rows, run_json, shas, tree
 
 pytestmark = pytest.mark.slow
 
@@ -43,12 +43,12 @@ def test_killed_runs_end_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) ->
     source = pictures.write_folder(tmp_path / "in", pictures.files(24))
     flags = ["--unit-images", "2", "--to", "png", "--to", "parquet", "--to", "webdataset"]
     undisturbed, output = tmp_path / "undisturbed", tmp_path / "out"
-    assert artgen("restore", source, undisturbed, *flags).returncode == 0
+    assert artgen_here("restore", source, undisturbed, *flags).returncode == 0
     rng = random.Random(20261123)
     command = [*ARTGEN, "restore", str(source), str(output), *flags]
     kills = sum(kill_at_random(command, output, rng) for _ in range(8))
     assert kills >= 2
-    last = artgen("restore", source, output, *flags)
+    last = artgen_here("restore", source, output, *flags)
     assert last.returncode == 0, last.stderr
     assert shas(output) == shas(undisturbed)
     for sink in ("images", "parquet", "shards"):
@@ -57,7 +57,7 @@ def test_killed_runs_end_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) ->
 
 
 def test_interrupt_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
-    contents = {f"{n:02d}.png": pictures.png(pictures.picture(n, 400, 300)) for n in range(40)}
+    contents = {f"{n:02d}.png": pictures.png(pictures.picture(n, 200, 150)) for n in range(40)}
     source = pictures.write_folder(tmp_path / "in", contents)
     command = [*ARTGEN, "restore", str(source), str(tmp_path / "out"), "--unit-images", "2"]
     process = subprocess.Popen(
@@ -82,5 +82,5 @@ def test_interrupt_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert run_json(tmp_path / "out")["runs"][-1]["ended"] == "interrupted"
     left = [path for path in (tmp_path / "out").rglob("*") if ".artgen-" in path.name]
     assert left == []
-    assert artgen("restore", source, tmp_path / "out", "--unit-images", "2").returncode == 0
+    assert artgen_here("restore", source, tmp_path / "out", "--unit-images", "2").returncode == 0
     assert len(rows(tmp_path / "out")) == 40

@@ -12,6 +12,7 @@ import pytest
 
 from artgen.commands.places import told
 from artgen.config import RestoreConfig
+from artgen.storage import uri
 from artgen.work.lock import only_driver
 from tests import pictures
 from tests.runs import ARTGEN, artgen_here, environment, rows, run_json, shas
@@ -154,6 +155,7 @@ def test_an_output_that_does_not_answer_is_exit_code_2(tmp_path: Path, monkeypat
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "hidden")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(uri, "ATTEMPTS", 2)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     result = artgen_here("restore", source, "s3://bucket/out", *IDENTITY)
     assert result.returncode == 2, result.stderr

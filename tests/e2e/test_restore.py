@@ -61,7 +61,7 @@ def test_tar_zip_and_parquet_give_the_folder_s_bytes(
     ]
     for archive in archives:
         output = tmp_path / f"out-{archive.name}"
-        result = artgen("restore", archive, output)
+        result = artgen_here("restore", archive, output)
         assert result.returncode == 0, result.stderr
         assert shas(output) == expected, archive.name
 

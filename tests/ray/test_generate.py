@@ -31,7 +31,7 @@ def run(model: Path, output: Path, engine: Any = "ray", **settings: Any) -> int:
 
 
 def test_the_bytes_of_the_local_engine_though_actors_are_killed(
-    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    private_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RayEngine, "worker_class", FaultyWorker)
     model, output, local = write_run(tmp_path / "run"), tmp_path / "out", tmp_path / "local"
@@ -65,5 +65,5 @@ def test_the_bytes_of_the_local_engine_though_actors_are_killed(
     for sink in ("images", "parquet", "shards"):
         assert tree(output / sink) == tree(local / sink), sink
     assert [row["seed"] for row in rows(output)] == list(range(1200))
-    assert run(model, output, seeds="0-1209") == 0
+    assert run(model, output, "local", seeds="0-1209") == 0
     assert run_json(output)["runs"][-1]["images"] == 10

@@ -115,19 +115,6 @@ def test_training_goes_on_when_a_node_goes(
         assert loss == pytest.approx(expected[step], rel=0.02), step
 
 
-def test_a_job_uses_the_cluster_it_runs_in(cluster: Cluster, tmp_path: Path) -> None:
-    source = pictures.write_folder(tmp_path / "in", pictures.files(5))
-    command = [sys.executable, str(ROOT / "jobs" / "restore.py"), "in", "out", "--engine", "ray", "--json"]
-    result = subprocess.run(
-        command, cwd=tmp_path, env={**environment(), "RAY_ADDRESS": str(cluster.address)}, capture_output=True, text=True,
-        timeout=240, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert len(result.stdout.splitlines()) == 1, result.stdout
-    assert "Traceback" not in result.stderr
-    assert len(rows(tmp_path / "out")) == len(list(source.rglob("*.*"))) == 5
-
-
 @pytest.mark.slow
 @pytest.mark.long
 def test_from_outside_over_ray_client(cluster: Cluster, tmp_path: Path) -> None:
@@ -165,12 +152,14 @@ def wait_for_parts(output: Path, count: int, process: subprocess.Popen[str]) -> 
 
 
 @pytest.mark.slow
-def test_drivers_killed_and_engines_changed(cluster: Cluster, tmp_path: Path) -> None:
+def test_drivers_killed_and_engines_changed_and_a_job_of_the_cluster_ends_it(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     contents = {f"{n:02d}.png": pictures.png(pictures.picture(n, 200, 150)) for n in range(40)}
     source, output = pictures.write_folder(tmp_path / "in", contents), tmp_path / "out"
     rng = random.Random(2)
     done = 0
-    for engine in ("ray", "local", "ray"):
+    for engine in ("ray", "local"):
         flags = ["--engine", engine, *(["--address", str(cluster.address)] if engine == "ray" else [])]
         process = subprocess.Popen(
             command_of(source, output, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -181,11 +170,24 @@ def test_drivers_killed_and_engines_changed(cluster: Cluster, tmp_path: Path) ->
         process.communicate()
         done = len(list(output.glob("manifest/part-*.parquet")))
         assert done
-    last = subprocess.run(
-        command_of(source, output, "--address", str(cluster.address)), capture_output=True, text=True, env=environment(),
+    command = [
+        sys.executable,
+        str(ROOT / "jobs" / "restore.py"),
+        "in",
+        "out",
+        "--unit-images",
+        "2",
+        "--engine",
+        "ray",
+        "--json",
+    ]
+    last = subprocess.run(  # a job, which finds the cluster that it runs in
+        command, cwd=tmp_path, env={**environment(), "RAY_ADDRESS": str(cluster.address)}, capture_output=True, text=True,
         timeout=240, check=False,
     )  # fmt: skip
     assert last.returncode == 0, last.stderr
+    assert len(last.stdout.splitlines()) == 1, last.stdout
+    assert "Traceback" not in last.stderr
     config = RestoreConfig(input=str(source), output=str(tmp_path / "local"))
     assert restore(config, Console(quiet=True)) == 0
     assert shas(output) == shas(tmp_path / "local")

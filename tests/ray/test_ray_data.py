@@ -37,7 +37,7 @@ def restored(output: Path) -> dict[str, str]:
     return {key: sha for key, sha in shas(output).items() if sha is not None}
 
 
-def test_both_engines_give_the_same_bytes_in_every_sink(cluster: None, tmp_path: Path) -> None:
+def test_both_engines_give_the_same_bytes_in_every_sink(private_cluster: None, tmp_path: Path) -> None:
     source = pictures.write_folder(
         tmp_path / "in", {**pictures.files(13), "c/broken.png": b"\x89PNG\r\n\x1a\nno more"}
     )
@@ -59,7 +59,9 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RayEngine, "worker_class", FaultyWorker)
 
 
-def test_poison_images_become_rows_and_the_rest_is_done(cluster: None, faulty: None, tmp_path: Path) -> None:
+def test_poison_images_become_rows_and_the_rest_is_done(
+    private_cluster: None, faulty: None, tmp_path: Path
+) -> None:
     contents = pictures.files(10)
     poison = {
         "a/killer.png": "killed, crashed or ran out",
@@ -82,7 +84,7 @@ def test_poison_images_become_rows_and_the_rest_is_done(cluster: None, faulty: N
     assert restored(output) == shas(tmp_path / "clean")
 
 
-def test_what_dies_once_is_done_again_whole(cluster: None, faulty: None, tmp_path: Path) -> None:
+def test_what_dies_once_is_done_again_whole(private_cluster: None, faulty: None, tmp_path: Path) -> None:
     contents = pictures.files(6)
     source = pictures.write_folder(tmp_path / "in", {**contents, "a/once.png": contents["a/picture-000.png"]})
     output = tmp_path / "out"
@@ -92,14 +94,14 @@ def test_what_dies_once_is_done_again_whole(cluster: None, faulty: None, tmp_pat
     assert tree(output / "parquet") == tree(tmp_path / "local" / "parquet")
 
 
-def test_actors_killed_at_random_moments(cluster: None, faulty: None, tmp_path: Path) -> None:
+def test_actors_killed_at_random_moments(private_cluster: None, faulty: None, tmp_path: Path) -> None:
     contents = {f"slow-{name.replace('/', '-')}": data for name, data in pictures.files(28).items()}
     source = pictures.write_folder(tmp_path / "in", contents)
     output, ended, killed = tmp_path / "out", threading.Event(), []
 
     def kill() -> None:
         rng = random.Random(20261123)
-        while not ended.wait(rng.uniform(1, 6)) and len(killed) < 4:
+        while not ended.wait(rng.uniform(1, 4)) and len(killed) < 3:
             pids = [
                 int(pid) for pid in lines(output, "pids") if pid not in killed and os.path.exists(f"/proc/{pid}")
             ]
@@ -120,7 +122,7 @@ def test_actors_killed_at_random_moments(cluster: None, faulty: None, tmp_path: 
     assert shas(output) == shas(tmp_path / "local")
 
 
-def test_when_every_unit_is_lost_no_image_is_blamed(cluster: None, faulty: None, tmp_path: Path) -> None:
+def test_when_every_unit_is_lost_no_image_is_blamed(private_cluster: None, faulty: None, tmp_path: Path) -> None:
     source = pictures.write_folder(
         tmp_path / "in", {f"raiser-{n}.png": pictures.png(pictures.picture(n)) for n in range(9)}
     )
@@ -129,7 +131,7 @@ def test_when_every_unit_is_lost_no_image_is_blamed(cluster: None, faulty: None,
     assert list((tmp_path / "out").glob("manifest/*")) == []
 
 
-def test_an_error_of_the_run_keeps_its_own_message(cluster: None, tmp_path: Path) -> None:
+def test_an_error_of_the_run_keeps_its_own_message(private_cluster: None, tmp_path: Path) -> None:
     source = pictures.write_folder(
         tmp_path / "in", {**pictures.files(3), "broken.png": b"\x89PNG\r\n\x1a\nno more"}
     )
@@ -140,7 +142,7 @@ def test_an_error_of_the_run_keeps_its_own_message(cluster: None, tmp_path: Path
 
 
 def test_other_weights_on_a_node_are_refused(
-    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    private_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RayEngine, "worker_class", OtherModelWorker)
     source = pictures.write_folder(tmp_path / "in", pictures.files(2))

@@ -26,7 +26,7 @@ def run(bucket: str, output: str, engine: Any, options: dict[str, Any]) -> int:
 
 
 def test_from_bucket_to_bucket_on_ray_through_a_bad_network(
-    cluster: None, s3_server: S3Server, s3_bucket: str
+    private_cluster: None, s3_server: S3Server, s3_bucket: str
 ) -> None:
     put_all(s3_server, f"{s3_bucket}/in", CONTENTS)
     assert run(s3_bucket, "clean", "local", s3_server.options) == 0

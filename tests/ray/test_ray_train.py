@@ -14,7 +14,7 @@ import ray
 
 from artgen.commands.train import settings
 from artgen.console import Console
-from artgen.engines import ray_cluster, ray_train
+from artgen.engines import ray_train
 from artgen.errors import StorageError, UsageError
 from artgen.training.recipe import RestorerRecipe
 from artgen.training.run import train_restorer
@@ -133,14 +133,9 @@ def test_the_ray_client_is_refused(tmp_path: Path, toy: Path) -> None:
         ray_train.train(*settings(args), lambda _: None, Console(quiet=True))
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    ray_cluster.start_private(1)
-    yield
-    ray.shutdown()
-
-
-def test_an_error_of_artgen_in_a_worker_is_raised_as_it_is(cluster: None, tmp_path: Path, toy: Path) -> None:
+def test_an_error_of_artgen_in_a_worker_is_raised_as_it_is(
+    private_cluster: None, tmp_path: Path, toy: Path
+) -> None:
     source = pictures.write_folder(tmp_path / "in", pictures.files(4))
     args = {
         "data": str(source),
@@ -154,7 +149,7 @@ def test_an_error_of_artgen_in_a_worker_is_raised_as_it_is(cluster: None, tmp_pa
         ray_train.train(config, recipe, lambda _: None, Console(quiet=True))
 
 
-def test_more_workers_than_images_in_a_batch_are_refused(cluster: None, tmp_path: Path, toy: Path) -> None:
+def test_more_workers_than_images_in_a_batch_are_refused(private_cluster: None, tmp_path: Path, toy: Path) -> None:
     args = {"data": "in", "folder": str(tmp_path / "run"), "recipe": str(toy), "workers": "6", "device": "cpu"}
     with pytest.raises(UsageError, match="too few for 6 workers"):
         ray_train.train(*settings(args), lambda _: None, Console(quiet=True))
