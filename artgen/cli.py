@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of stdout went away, as in `artgen ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:  # noqa: BLE001 (with --json there must be an object, whatever happens)
+        return _fail(console, RunError(_told_of(error)), 1)
+
+
+def _told_of(error: Exception) -> str:
+    """An error that nobody foresaw, in words; what is no fault of the machine is shown whole, on stderr, to be reported."""
+    kind = f"{type(error).__module__}.{type(error).__name__}".removeprefix("builtins.")
+    if isinstance(error, OSError) or kind.startswith("sqlite3."):
+        return (
+            f"{kind}: {error}; see that the disk of the temporary folder (TMPDIR) has room and may be written to, then run the "
+            "same command again"
+        )
+    traceback.print_exc()
+    return f"{kind}: {error}; this is a mistake of artgen: please report it with the lines above"
 
 
 def _interrupt(*_: Any) -> None:

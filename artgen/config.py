@@ -205,8 +205,14 @@ def _at_least(name: str, value: float, least: float) -> None:
 
 
 def cluster_address(address: str | None) -> str | None:
-    """`--address`, else the cluster that this process runs in as a Ray job; None: a private one."""
-    return address or os.environ.get("RAY_ADDRESS") or None
+    """`--address`, else the cluster that this process runs in as a Ray job; None: a private one.
+
+    RAY_ADDRESS may also be that of a jobs server, for `ray job submit`: no cluster to connect to.
+    """
+    around = os.environ.get("RAY_ADDRESS") or None
+    if around is not None and around.startswith(("http://", "https://")):
+        around = None
+    return address or around
 
 
 def worker_range(workers: str) -> tuple[int, int] | None:

@@ -78,13 +78,14 @@ class Console:
     def image(self, row: Row) -> None:
         """For engines that report each image."""
         failed = row.status == "failed"
-        self._advance(1, failed, 0 if failed else (row.width or 0) * (row.height or 0))
+        self.advance(1, failed, 0 if failed else (row.width or 0) * (row.height or 0))
 
     def unit(self, outcome: Outcome) -> None:
         """For engines that report units and not images."""
-        self._advance(outcome.images, outcome.failed, outcome.pixels)
+        self.advance(outcome.images, outcome.failed, outcome.pixels)
 
-    def _advance(self, images: int, failed: int, pixels: int) -> None:
+    def advance(self, images: int, failed: int, pixels: int = 0) -> None:
+        """So many more are done, `failed` of them in vain; without pixels the rate is one of images."""
         self._done += images
         self._failed += failed
         self._pixels += pixels
@@ -97,7 +98,12 @@ class Console:
     def _rate(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-9)
         failed = f", {self._failed} failed" if self._failed else ""
-        return f"{self._pixels / 1e6 / seconds:.2f} MP/s{failed}"
+        made = (
+            f"{self._pixels / 1e6 / seconds:.2f} MP/s"
+            if self._pixels
+            else f"{(self._done - self._begun_with) / seconds:.1f}/s"
+        )
+        return f"{made}{failed}"
 
     def _left(self) -> str:
         made = max(self._done - self._begun_with, 1)

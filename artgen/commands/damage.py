@@ -60,6 +60,9 @@ class DamageConfig:
     storage_options: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("input", "output"):
+            if not getattr(self, name):
+                raise UsageError(f"{name} '' is empty: give a path or URL (. is the current folder)")
         check_limits(self.max_pixels, self.image_timeout)
         if not self.strengths:
             raise UsageError(f"no damage is named: use one or more of --{', --'.join(ORDER)}".replace("_", "-"))
@@ -111,9 +114,11 @@ def damage(config: DamageConfig, console: Console, *, dry_run: bool = False) -> 
         check_writable(output, FOLDER, options)
         with only_driver(output, console.say, options, FOLDER):
             record.begin(settings)
-            if record.lines:
-                console.say(f"{len(record.lines)} of {plural(listed.count(), 'image')} already done")
-            _go_on(record, listed, damaged)
+            console.begin(listed.count(), len(record.lines), "damaging")
+            try:
+                _go_on(record, listed, damaged, console)
+            finally:
+                console.end()
             record.publish()
     failed = sum("error" in json.loads(line) for line in record.lines.values())
     facts = {"output": uri.shown(output), "images": len(record.lines) - failed, "failed": failed}
@@ -139,12 +144,16 @@ def _next_command(output: str, options: uri.Options | None) -> str:
     return shlex.join(words)
 
 
-def _go_on(record: Record, listed: Listing, damaged: Callable[[Entry], dict[str, Any]]) -> None:
+def _go_on(
+    record: Record, listed: Listing, damaged: Callable[[Entry], dict[str, Any]], console: Console
+) -> None:  # fmt: skip
     try:
         for entry in listed.entries(".png"):
             line = record.lines.get(entry.source.key)
             if line is None:
-                line = json.dumps(damaged(entry), sort_keys=True, ensure_ascii=False)
+                made = damaged(entry)
+                line = json.dumps(made, sort_keys=True, ensure_ascii=False)
+                console.advance(1, "error" in made)
             record.add(entry.source.key, line)
     except (KeyboardInterrupt, Exception) as error:  # and no other: who has lost its lease writes no more
         with suppress(StorageError):  # on a full disk what was saved last counts

@@ -62,6 +62,8 @@ def demo(output: str, console: Console) -> int:
         )
         code = restore(config, Console(quiet=True) if console.as_json else console)
         if code not in (0, 3):
+            if console.as_json:  # nothing was told on stdout so far
+                raise RunError("the restoration ended early: run the same command again, which begins anew")
             return code
         scores = list(_scores(folder, damaged, restored))
     report = uri.join(restored, "report.html")

@@ -31,28 +31,34 @@ def report(
     """sample: pictures to show; None: as many as the page has by itself. Raises UsageError where OUTPUT holds no run."""
     if sample is not None and not 0 <= sample <= MOST_SAMPLE:
         raise UsageError(f"--sample {sample} is out of range: use 0 to {MOST_SAMPLE} pictures")
-    if runlog.read(output, storage_options) is None:
+    if plans.settings_of(output, storage_options) is None:
         raise UsageError(
-            f"{output} holds no run of artgen (no _artgen/run.json): give the OUTPUT of an earlier command"
+            f"{uri.shown(output)} holds no run of artgen (no _artgen/settings.json): give the OUTPUT of an earlier command"
         )
-    if torn := Ledger(output, storage_options).torn:
+    ledger = Ledger(output, storage_options)
+    if torn := ledger.torn:
         console.say(
             f"{plural(len(torn), 'part')} of the manifest cannot be read and is left out, such as part-{torn[0]}.parquet: the "
             "command that made OUTPUT does what is in it anew"
         )
-    page = write_report(output, storage_options, sample=sample)
+    held = plans.current(output, storage_options)
+    left = 0 if held is None else sum(ref.images for ref in held.pending(ledger))
+    page = write_report(output, storage_options, sample=sample, left=left)
     console.result({"report": page}, page)
     return 0
 
 
-def write_report(output: str, options: dict[str, Any] | None, *, sample: int | None = None) -> str:
-    """The page of a restoration or of generated pictures, as run.json says; returns its URI. Raises StorageError."""
+def write_report(
+    output: str, options: dict[str, Any] | None, *, sample: int | None = None, left: int = 0
+) -> str:  # fmt: skip
+    """The page of a restoration or of generated pictures, of which `left` are still to be done; returns its address, fit for
+    a message. Raises StorageError."""
     from artgen.report import generated, page
 
-    shown = {} if sample is None else {"sample": sample}
+    shown = {"left": left} if sample is None else {"left": left, "sample": sample}
     run = runlog.read(output, options) or {}
-    if run.get("settings", {}).get("command") == "generate":
-        config = run["config"]
+    if (plans.settings_of(output, options) or {}).get("command") == "generate":
+        config = run.get("config") or {}
         data = config.get("data")
         training = None if data is None else lambda: _training(data, options)
         return generated.write(output, seed=config.get("seed", 0), training=training, options=options, **shown)

@@ -40,12 +40,16 @@ STORE_BYTES = 128 << 20
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Actors of a run: how many, and of each the CPUs (its image threads as well) and GPUs."""
+    """Actors of a run: how many, and of each the CPUs (its image threads as well) and GPUs.
+
+    guessed: no machine with a GPU is up that could tell the CPUs beside it.
+    """
 
     least: int
     most: int
     cpus: int
     gpus: int
+    guessed: bool = False
 
 
 def connect(address: str) -> None:
@@ -159,7 +163,8 @@ def pool(workers: str, device: str, nodes: list[dict[str, Any]], *, grows: bool 
         fitting, cpus, gpus = _beside_gpus(device, alive)
     fitting = max(1, fitting)
     least, most = worker_range(workers) or (fitting, max(fitting, MOST_GROWN) if grows else fitting)
-    return Pool(least, most, cpus, gpus)
+    guessed = gpus > 0 and not any(resources.get("GPU", 0) >= 1 for resources in alive)
+    return Pool(least, most, cpus, gpus, guessed)
 
 
 def _beside_gpus(device: str, alive: list[dict[str, Any]]) -> tuple[int, int, int]:

@@ -103,7 +103,8 @@ def command_line(words: Sequence[str], config: Any) -> str:
             given.append(text)
         else:
             sets += ["--set", f"{field.name}={text}"]
-    return shlex.join(["python", "-m", "artgen", *words, *given, *sets])
+    # The job starts in the folder that Ray was started in on the head, which may hold an artgen of its own.
+    return f"cd / && {shlex.join(['python', '-m', 'artgen', *words, *given, *sets])}"
 
 
 def _text(name: str, value: Any) -> str:

@@ -55,13 +55,17 @@ def passes(
     grows: of the cluster, as of ray_cluster.pool. Raises RunError.
     """
     progress = Progress(sum(task.ref.images for task in tasks))
-    actors = ray_cluster.pool(workers, orders.job.device, ray.nodes(), grows=grows).least
-    at_once, died = max(UNITS_AT_ONCE, UNITS_FOR_ACTOR * actors), 0
-    for start in range(0, len(tasks), at_once):
+    start = died = 0
+    while start < len(tasks):
+        pool = ray_cluster.pool(workers, orders.job.device, ray.nodes(), grows=grows)
+        # Before the first machine with a GPU is up nobody knows its cores, of which each actor is to have its share: a unit
+        # for each actor brings up machines, the rest is divided by what they are.
+        at_once = pool.least if pool.guessed else max(UNITS_AT_ONCE, UNITS_FOR_ACTOR * pool.least)
         later = sum(task.ref.images for task in tasks[start + at_once :])
         died = yield from _until_done(
             tasks[start : start + at_once], orders, workers, grows, worker_class, progress, later=later, died=died
         )
+        start += at_once
 
 
 def _until_done(

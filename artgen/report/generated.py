@@ -75,26 +75,28 @@ def write(
     *,
     sample: int = SAMPLE,
     seed: int = 0,
+    left: int = 0,
     training: Training | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> str:
-    """Makes OUTPUT/report.html from the manifest, run.json and at most `sample` pictures; returns its URI.
+    """Makes OUTPUT/report.html from the manifest, run.json and at most `sample` pictures; returns its address, fit for a message.
 
     Of a `training` set at most MOST_TRAINING are looked at, spread over its listing. Memory is flat in the number of images.
-    The page is the same for the same OUTPUT and `seed`. Raises StorageError.
+    The page is the same for the same OUTPUT and `seed`. left: pictures of the run that are still to be done. Raises StorageError.
     """
     summary = summarise(output_uri, sample=sample, seed=seed, options=options)
     rows = sorted((row for group in summary.groups for row in group.rows), key=lambda row: row["key"])
     samples, problems = _samples(output_uri, rows, options)
     trained = _trained(samples, training)
-    html = render(summary, samples, problems, trained, page.run_of(output_uri, options), output_uri)
+    html = render(summary, samples, problems, trained, page.run_of(output_uri, options), output_uri, left)
     page_uri = uri.join(output_uri, page.NAME)
     atomic.write(page_uri, html.encode(), options)
-    return page_uri
+    return uri.shown(page_uri)
 
 
 def render(
     summary: Summary, samples: list[Sample], problems: list[str], trained: Trained, run: dict[str, Any], output_uri: str,
+    left: int = 0,
 ) -> str:  # fmt: skip
     """The page as text. Everything that comes from a run is escaped by the template."""
     figures = page.figures(summary, run, "Generated")
@@ -111,7 +113,7 @@ def render(
     return page.environment().get_template("generated.html").render(
         style=page.resource("report.css"), headline=headline(summary), figures=figures, summary=summary,
         samples=samples, problems=problems, trained=trained, compared_px=COMPARED_PX,
-        chart=chart(nearest), settings=page.settings_lists(summary, run),
+        chart=chart(nearest), left=left, settings=page.settings_lists(summary, run),
         command=page.command_of(run, output_uri, "generate", GenerateConfig), plural=text.plural,
     )  # fmt: skip
 

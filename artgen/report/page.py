@@ -44,25 +44,28 @@ def write(
     *,
     sample: int = 24,
     seed: int = 0,
+    left: int = 0,
     sources: Sources | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> str:
-    """Makes OUTPUT/report.html from the manifest, run.json and at most `sample` pictures; returns its URI.
+    """Makes OUTPUT/report.html from the manifest, run.json and at most `sample` pictures; returns its address, fit for a message.
 
     `sources` takes the keys (and units) of the pictures to be shown and returns readers of their source bytes, for those
-    it still has; a picture without one is shown as restored only. Nothing is decoded beyond the run's --max-pixels. The
-    page is the same for the same OUTPUT and `seed`. Memory is flat in the number of images. Raises StorageError when
-    OUTPUT cannot be read or written.
+    it still has; a picture without one is shown as restored only. Nothing is decoded beyond the run's --max-pixels. left:
+    images of the run that are still to be done. The page is the same for the same OUTPUT and `seed`. Memory is flat in the
+    number of images. Raises StorageError when OUTPUT cannot be read or written.
     """
     summary = summarise(output_uri, sample=sample, seed=seed, options=options)
     run = run_of(output_uri, options)
     cards = _cards(output_uri, summary.groups, sources, run, options)
     page_uri = uri.join(output_uri, NAME)
-    atomic.write(page_uri, render(summary, cards, run, output_uri).encode(), options)
-    return page_uri
+    atomic.write(page_uri, render(summary, cards, run, output_uri, left).encode(), options)
+    return uri.shown(page_uri)
 
 
-def render(summary: Summary, cards: list[tuple[Group, list[Card]]], run: dict[str, Any], output_uri: str) -> str:
+def render(
+    summary: Summary, cards: list[tuple[Group, list[Card]]], run: dict[str, Any], output_uri: str, left: int = 0
+) -> str:  # fmt: skip
     """The page as text. Everything that comes from a run is escaped by the template."""
     return (
         environment()
@@ -71,7 +74,8 @@ def render(summary: Summary, cards: list[tuple[Group, list[Card]]], run: dict[st
             style=resource("report.css"),
             script=resource("report.js"),
             headline=headline(summary),
-            lede=_lede(summary, run),
+            lede=_lede(summary),
+            left=left,
             figures=figures(summary, run, "Restored"),
             summary=summary,
             groups=cards,
@@ -124,7 +128,7 @@ def headline(summary: Summary) -> str:
     return f"{done}, {text.count(failed)} failed." if failed else f"{done}."
 
 
-def _lede(summary: Summary, run: dict[str, Any]) -> str:
+def _lede(summary: Summary) -> str:
     if not summary.images:
         return "The manifest has no rows: the input held no images, or the run has not finished its first unit."
     if not summary.restored:
@@ -136,8 +140,6 @@ def _lede(summary: Summary, run: dict[str, Any]) -> str:
         parts.append(f"{subject} fell from {before:.1f} to {after:.1f}, on a scale of 255.")
     if summary.failed:
         parts.append("What failed is listed with its reason, and can be tried again.")
-    elif any(entry.get("ended") not in (None, "done") for entry in _runs(run)[-1:]):
-        parts.append("The last run did not finish: the same command goes on from here.")
     return " ".join(parts)
 
 

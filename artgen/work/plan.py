@@ -244,6 +244,11 @@ def survey(
     return None
 
 
+def settings_of(output: str, options: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """What OUTPUT is made with, from before its first row; None where artgen has begun nothing. Raises StorageError."""
+    return _read_json(_settings_uri(output), options)
+
+
 def _settings_uri(output: str) -> str:
     return uri.join(output, "_artgen", "settings.json")
 

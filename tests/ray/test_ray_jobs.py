@@ -230,8 +230,8 @@ def test_the_command_of_a_job_gives_the_same_settings_and_no_secret(
     config = RestoreConfig(input="in put", output="s3://b/out", to=("png", "parquet"), overlap=16, keep_unmasked=True,
                            masks="m", address="http://h:8265")  # fmt: skip
     assert command_line(["restore"], config) == (
-        f"python -m artgen restore '{tmp_path}/in put' s3://b/out --engine ray --set to=png,parquet --set masks={tmp_path}/m "
-        "--set keep_unmasked=true --set overlap=16"
+        f"cd / && python -m artgen restore '{tmp_path}/in put' s3://b/out --engine ray --set to=png,parquet "
+        f"--set masks={tmp_path}/m --set keep_unmasked=true --set overlap=16"
     )
     for bad in (
         RestoreConfig(input="a", output="b", storage_options={"secret": "hush"}),
@@ -249,7 +249,7 @@ def test_certificate_and_key_are_named_to_a_job_as_other_places_are(
     monkeypatch.chdir(tmp_path)
     config = RestoreConfig(input="s3://b/in", output="s3://b/out", c2pa="keys/cert.pem,s3://b/key.pem")
     assert command_line(["restore"], config) == (
-        f"python -m artgen restore s3://b/in s3://b/out --engine ray --set c2pa={tmp_path}/keys/cert.pem,s3://b/key.pem"
+        f"cd / && python -m artgen restore s3://b/in s3://b/out --engine ray --set c2pa={tmp_path}/keys/cert.pem,s3://b/key.pem"
     )
     signed = RestoreConfig(input="a", output="b", c2pa="cert.pem,https://store/key.pem?signature=hush")
     with pytest.raises(UsageError, match=r"c2pa https://store/key\.pem was given with credentials") as caught:

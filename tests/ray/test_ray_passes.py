@@ -93,6 +93,17 @@ def test_more_poison_than_a_run_bears_is_done_by_running_again(
     assert sorted(played.run(rest)) == rest
 
 
+def test_before_a_gpu_is_up_only_a_unit_for_each_actor_is_carried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = units(10)
+    played = Played(tmp_path, monkeypatch, frozenset(every))
+    pools = iter([Pool(2, 16, 4, 1, guessed=True), Pool(2, 16, 15, 1)])
+    monkeypatch.setattr(ray_cluster, "pool", lambda *_, **__: next(pools))
+    assert played.run(every) == every
+    assert [len(tasks) for tasks in played.passes] == [2, 8]
+
+
 def test_many_units_go_in_portions_and_what_is_left_counts_them_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import sqlite3
 
 import pytest
 
 from artgen import cli
+from artgen.config import cluster_address
 from tests.runs import artgen_here
 
 
@@ -58,3 +61,33 @@ def test_no_signature_of_an_address_is_told() -> None:
     assert "https://host/a" in said
     assert "hush" not in said
     assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "TMPDIR"),
+        (sqlite3.OperationalError("database or disk is full"), "TMPDIR"),
+        (TypeError("none of yours"), "TypeError: none of yours; this is a mistake of artgen"),
+    ],
+)
+def test_whatever_happens_there_is_one_object_and_no_bare_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fail)
+    result = artgen_here("restore", "in", "out", "--json")
+    told = json.loads(result.stdout)
+    assert (result.returncode, told["exit_code"]) == (1, 1)
+    assert said in told["message"]
+    assert ("Traceback" in result.stderr) == isinstance(error, TypeError)
+
+
+def test_a_jobs_server_in_the_environment_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    assert cluster_address(None) is None
+    assert cluster_address("head:6379") == "head:6379"
+    monkeypatch.setenv("RAY_ADDRESS", "head:6380")
+    assert cluster_address(None) == "head:6380"

@@ -47,6 +47,19 @@ def test_nothing_but_ssh_is_open_and_no_key_is_in_it(config: dict[str, Any]) -> 
     assert not any(word in text for word in ("aws_access_key", "aws_secret", "password", "0.0.0.0"))
 
 
+def test_one_image_is_to_be_filled_in_and_none_is_rays_old_default(config: dict[str, Any]) -> None:
+    images = {node["node_config"]["ImageId"] for node in config["available_node_types"].values()}
+    assert images == {"ami-FILL-IN"}
+    assert "base-oss-nvidia-driver-gpu" in FILE.read_text()
+
+
+def test_only_what_is_installed_travels(config: dict[str, Any]) -> None:
+    mounts = config["file_mounts"]
+    assert sorted(mounts.values()) == ["LICENSE", "README.md", "artgen", "pyproject.toml"]
+    assert all((FILE.parent / name).exists() for name in mounts.values())
+    assert all(place == f"/home/ray/artgen/{name}" for place, name in mounts.items())
+
+
 def test_spot_workers_have_an_on_demand_fall_back_and_leave_when_idle(config: dict[str, Any]) -> None:
     nodes = config["available_node_types"]
     assert nodes["gpu-spot"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}

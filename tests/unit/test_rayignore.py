@@ -11,6 +11,21 @@ from ray._private.runtime_env.packaging import create_package
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def test_pictures_and_runs_that_lie_beside_the_code_stay_at_home(tmp_path: Path) -> None:
+    tree = tmp_path / "checkout"
+    for name in ("artgen/cli.py", "artgen/demo/a.png", "jobs/restore.py", "scans/a.png", "restored/images/a.png",
+                 "run/model.safetensors", "scans.tar", "pyproject.toml", "notes.txt"):  # fmt: skip
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(b"x")
+    for name in (".rayignore", ".gitignore"):
+        (tree / name).write_bytes((ROOT / name).read_bytes())
+    package = tmp_path / "package.zip"
+    create_package(str(tree), package, include_gitignore=True, excludes=get_runtime_env_default_excludes())
+    with zipfile.ZipFile(package) as archive:
+        files = {name for name in archive.namelist() if not name.endswith("/")}
+    assert files == {"artgen/cli.py", "jobs/restore.py", "pyproject.toml"}
+
+
 def test_the_package_is_small_and_holds_the_code_alone(tmp_path: Path) -> None:
     package = tmp_path / "package.zip"
     create_package(str(ROOT), package, include_gitignore=True, excludes=get_runtime_env_default_excludes())

@@ -12,6 +12,7 @@ from artgen.sinks import manifest, parquet, shards
 from tests import pictures
 from tests.outputs import png, row
 from tests.runs import artgen_here, rows
+from tests.unit.storage import packs
 
 IDENTITY = ("--model", "identity", "--engine", "local", "--workers", "1", "--unit-images", "1")
 
@@ -129,3 +130,26 @@ def test_an_interruption_is_told_in_json(tmp_path: Path, monkeypatch: pytest.Mon
     told = json.loads(result.stdout)
     assert (result.returncode, told["error"], told["exit_code"]) == (1, "RunError", 1)
     assert told["message"] == "interrupted; 1 image left: the same command goes on from here"
+
+
+def test_an_overwrite_that_ends_at_a_damaged_part_does_that_one_anew(tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", pictures.files(4))
+    output = tmp_path / "out"
+    command = ("restore", source, output, *IDENTITY, "--overwrite")
+    write = manifest.write
+
+    def spoil(place: str, unit: str, rows: list, options: object = None) -> None:
+        write(place, unit, rows, options)
+        if unit.endswith("000001"):
+            part = output / "manifest" / f"part-{unit}.parquet"
+            part.write_bytes(packs.damaged(part.read_bytes(), "pages"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "write", spoil)
+        ended = artgen_here(*command)
+    assert (ended.returncode, "run the same command again" in ended.stderr) == (1, True)
+    before = {path.name: path.stat().st_mtime_ns for path in (output / "manifest").iterdir()}
+    assert artgen_here(*command).returncode == 0
+    after = {path.name: path.stat().st_mtime_ns for path in (output / "manifest").iterdir()}
+    assert before.items() - after.items() == {item for item in before.items() if "000001" in item[0]}
+    assert len(rows(output)) == len(after) == 4

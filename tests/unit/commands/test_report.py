@@ -19,6 +19,8 @@ from artgen.work.plan import Plan, PlanReader, UnitRef
 from tests import pictures
 from tests.runs import artgen_here, run_json
 
+IDENTITY = ("--model", "identity", "--engine", "local", "--unit-images", "2")
+
 
 def planned(output: Path, found: list[Source]) -> Plan:
     with Listing("in", found) as listed:
@@ -99,3 +101,27 @@ def test_a_report_may_show_no_picture(tmp_path: Path) -> None:
     flags = ("--model", "identity", "--engine", "local", "--workers", "1")
     assert artgen_here("restore", source, tmp_path / "out", *flags).returncode == 0
     assert artgen_here("report", tmp_path / "out", "--sample", "0").returncode == 0
+
+
+def test_a_run_that_was_killed_has_a_page_that_says_what_is_missing(tmp_path: Path) -> None:
+    source, output = pictures.write_folder(tmp_path / "in", pictures.files(6)), tmp_path / "out"
+    assert artgen_here("restore", source, output, *IDENTITY).returncode == 0
+    assert "still to be done" not in (output / "report.html").read_text("utf-8")
+    min((output / "manifest").iterdir()).unlink()
+    (output / "_artgen" / "run.json").unlink()
+    assert artgen_here("report", output).returncode == 0
+    page = (output / "report.html").read_text("utf-8")
+    assert "2 more are still to be done" in page
+    assert "4 pictures restored" in page
+
+
+def test_no_password_of_an_address_is_told(tmp_path: Path) -> None:
+    source = pictures.write_folder(tmp_path / "in", pictures.files(2))
+    output = "memory://me:hush@report-test/out"
+    done = artgen_here("restore", source, output, *IDENTITY)
+    assert done.returncode == 0, done.stderr
+    again = artgen_here("report", output, "--json")
+    refused = artgen_here("report", "memory://me:hush@report-test/nothing")
+    assert "holds no run" in refused.stderr
+    for told in (done, again, refused):
+        assert "hush" not in told.stdout + told.stderr
