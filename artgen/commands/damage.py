@@ -93,7 +93,9 @@ def damage(config: DamageConfig, console: Console, *, dry_run: bool = False) -> 
     record = Record(output, options)
     with (
         TemporaryDirectory(dir=scratch.folder()) as indexes,
-        Listing(place(source), archive.scan(source, options, cache_dir=indexes, exclude=output)) as listed,
+        Listing(
+            place(source), archive.scan(source, options, cache_dir=indexes, exclude=output, max_bytes=most_bytes)
+        ) as listed,
         archive.Reader(options, indexes) as reader,
         Guard(config.max_pixels, config.image_timeout or None) as guard,
     ):

@@ -92,7 +92,10 @@ def _is_picture(source: str, config: RestoreConfig, label: str) -> bool:
 
 def _scan(source: str, config: RestoreConfig, cache_dir: str, label: str) -> Iterator[Source | Skipped]:
     """OUTPUT is left out: a glob may match it too. label: what the command calls `source`."""
-    return archive.scan(source, config.storage_options, cache_dir=cache_dir, exclude=config.output, label=label)
+    most = archive.most_bytes(config.max_pixels)
+    return archive.scan(
+        source, config.storage_options, cache_dir=cache_dir, max_bytes=most, exclude=config.output, label=label
+    )
 
 
 def indexes_of(config: RestoreConfig) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 
 from artgen.errors import SourceUnreadable, UsageError
 from artgen.records import Kind, Skipped, Source
@@ -17,13 +19,15 @@ from artgen.storage.reader import Reader
 __all__ = ["MAX_BYTES", "Reader", "most_bytes", "scan"]
 
 MAX_BYTES = 1 << 30
-"""Largest member of an archive, in bytes unpacked; more is refused by its declared size."""
+"""Bytes of an image, unpacked, that are always allowed, whatever its pixels: it may have many pages or layers."""
 
 _ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 
 def most_bytes(max_pixels: int) -> int:
-    """No file of an image of so many pixels is larger: 16 bits of red, green, blue and alpha."""
+    """Bytes that a file of an image of so many pixels may hold: 16 bits of red, green, blue and alpha, and at least
+    MAX_BYTES. One of many pages or layers may hold more, and is refused unless more pixels are allowed.
+    """
     return max(MAX_BYTES, 8 * max_pixels)
 
 
@@ -38,12 +42,13 @@ def scan(
 ) -> Iterator[Source | Skipped]:
     """Streams every image of INPUT and what is not one, in an order that is always
     the same. Archives are indexed, not read; a container or member that cannot be read is a Source with
-    `problem` set. Memory does not grow with the listing, except with one folder (of local storage) or
-    the directory of one zip.
+    `problem` set. Memory does not grow with the listing, except with one folder (of local storage),
+    the directory of one zip and the number of archives.
 
     cache_dir: folder (path or URI) for the seek points of .tar.gz archives, which cost one pass to find; give
     the same to Reader. Without it each Reader finds them again, once for each archive.
-    max_bytes: archive members that unpack to more are refused.
+    max_bytes: members of a .zip that declare more are refused, which saves unpacking them; all else is for
+    Reader.read to refuse. See `most_bytes`.
     exclude: a folder that is not listed (OUTPUT inside INPUT). label: what the command calls INPUT.
     Raises UsageError at once when INPUT does not exist or cannot be one, StorageError when a store fails.
     """
@@ -60,40 +65,40 @@ def scan(
 
 
 def _scan(root: listing.Root, reader: Reader, max_bytes: int, exclude: str) -> Iterator[Source | Skipped]:
-    odd = _Keys()
     containers: set[str] = set()
-    for item in listing.items(root, exclude):
-        # Only a name with \xNN in it, its own or an undecodable byte, may meet its double.
-        key = odd.unique(item.name) if _ESCAPED.search(item.name) else item.name
-        if root.fs is not None and _is_below(item.name, containers):
-            key = odd.unique(f"{item.name}#object")  # a store may hold both a.tar and a.tar/x.png
-        found = kind.of(item.name)
-        reason = item.skip or kind.clutter(item.name)
-        file = Source(
-            key,
-            item.uri,
-            "file",
-            0,
-            item.size,
-            to_json(raw=item.raw) if item.raw else "",
-            item.version,
-            item.problem,
-        )
-        if reason:
-            yield Skipped(key, reason)
-        elif item.problem or found == "image":
-            yield file
-        elif found == "other":
-            yield Skipped(key, f"not an image (.{kind.extension(item.name)})")
-        elif found == "foreign":
-            yield _with_problem(
-                file, f"artgen does not open .{kind.extension(item.name)} archives; repack it as .tar or .zip"
+    with closing(_Keys()) as odd:
+        for item in listing.items(root, exclude):
+            # Only a name with \xNN in it, its own or an undecodable byte, may meet its double.
+            key = odd.unique(item.name) if _ESCAPED.search(item.name) else item.name
+            if root.fs is not None and _is_below(item.name, containers):
+                key = odd.unique(f"{item.name}#object")  # a store may hold both a.tar and a.tar/x.png
+            found = kind.of(item.name)
+            reason = item.skip or kind.clutter(item.name)
+            file = Source(
+                key,
+                item.uri,
+                "file",
+                0,
+                item.size,
+                to_json(raw=item.raw) if item.raw else "",
+                item.version,
+                item.problem,
             )
-        elif found == "unknown":
-            yield _sniffed(file, reader)
-        else:
-            containers.add(item.name)
-            yield from _members(file, found, "" if root.alone else f"{key}/", reader, max_bytes)
+            if reason:
+                yield Skipped(key, reason)
+            elif item.problem or found == "image":
+                yield file
+            elif found == "other":
+                yield Skipped(key, f"not an image (.{kind.extension(item.name)})")
+            elif found == "foreign":
+                yield _with_problem(
+                    file, f"artgen does not open .{kind.extension(item.name)} archives; repack it as .tar or .zip"
+                )
+            elif found == "unknown":
+                yield _sniffed(file, reader)
+            else:
+                containers.add(item.name)
+                yield from _members(file, found, "" if root.alone else f"{key}/", reader, max_bytes)
 
 
 def _is_below(name: str, containers: set[str]) -> bool:
@@ -114,31 +119,32 @@ def _sniffed(file: Source, reader: Reader) -> Source | Skipped:
 def _members(
     container: Source, found: kind.FileKind, prefix: str, reader: Reader, max_bytes: int
 ) -> Iterator[Source | Skipped]:
-    keys = _Keys()
     try:
         if container.size == 0:
             raise SourceUnreadable("empty file")
         if found in ("tar", "targz"):  # whichever its name says, its first bytes know
             found = "targz" if reader.head(container, 2) == b"\x1f\x8b" else "tar"
         indexed, members = _index(container, found, reader, max_bytes)
-        for member in members:
-            key = keys.unique(prefix + listing.readable(member.name) if member.name else container.key)
-            if member.skip:
-                yield Skipped(key, member.skip)
-            else:
-                detail = {**json.loads(member.detail or "{}"), **json.loads(container.detail or "{}")}
-                yield Source(
-                    key,
-                    container.uri,
-                    indexed,
-                    member.offset,
-                    member.size,
-                    to_json(**detail) if detail else "",
-                    container.version,
-                    member.problem,
-                )
+        with closing(_Keys()) as keys:
+            for member in members:
+                key = keys.unique(prefix + listing.readable(member.name) if member.name else container.key)
+                yield Skipped(key, member.skip) if member.skip else _source(key, container, indexed, member)
     except SourceUnreadable as error:
         yield _with_problem(container, str(error))
+
+
+def _source(key: str, container: Source, indexed: Kind, member: Member) -> Source:
+    detail = {**json.loads(member.detail or "{}"), **json.loads(container.detail or "{}")}
+    return Source(
+        key,
+        container.uri,
+        indexed,
+        member.offset,
+        member.size,
+        to_json(**detail) if detail else "",
+        container.version,
+        member.problem,
+    )
 
 
 def _index(
@@ -156,7 +162,7 @@ def _index(
 
 def _gzip_members(gzip: targz.Gzip) -> Iterator[Member]:
     told = ""
-    for member in tar.index(gzip.file, None):
+    for member in tar.index(gzip.headers(), None):
         told = member.problem  # of the last member: a break ends the index
         yield member
     problem = gzip.finish()
@@ -178,16 +184,25 @@ def _with_problem(source: Source, problem: str) -> Source:
 
 
 class _Keys:
-    """Makes the keys of one container unique: a repeated one gets #2, #3, ... in order."""
+    """Makes the keys of one container unique: a repeated one gets #2, #3, ... in order. Close it.
+
+    They lie in a database that SQLite keeps in memory while it is small, else in a temporary file that it removes.
+    """
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
-        self._repeats: dict[str, int] = {}
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-65536;"
+            "CREATE TABLE seen (key TEXT PRIMARY KEY, times INTEGER DEFAULT 1) WITHOUT ROWID; BEGIN"
+        )
 
     def unique(self, key: str) -> str:
         found = key
-        while found in self._seen:
-            self._repeats[key] = self._repeats.get(key, 1) + 1
-            found = f"{key}#{self._repeats[key]}"
-        self._seen.add(found)
+        while not self._db.execute("INSERT OR IGNORE INTO seen (key) VALUES (?)", (found,)).rowcount:
+            self._db.execute("UPDATE seen SET times = times + 1 WHERE key = ?", (key,))
+            (times,) = self._db.execute("SELECT times FROM seen WHERE key = ?", (key,)).fetchone()
+            found = f"{key}#{times}"
         return found
+
+    def close(self) -> None:
+        self._db.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from artgen.errors import SourceUnreadable, StorageError
@@ -18,8 +20,13 @@ READ_AHEAD = 128 * 1024
 """Bytes fetched at a time while walking headers. A remote request costs about as much time as a few
 hundred kilobytes; larger blocks would download archives of small images whole."""
 
+OURS = (
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE,
+    errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV,
+)  # fmt: skip
+"""Errors of this machine or of a file system that is out of reach, not of an image."""
 
-_OF_ONE = (FileNotFoundError, PermissionError, IsADirectoryError)
+OF_ONE = (FileNotFoundError, PermissionError, IsADirectoryError)
 _CODES_OF_ONE = ("", "AccessDenied", "NoSuchKey", "NoSuchVersion", "InvalidObjectState", "403", "404")
 """What S3 says where one object is gone or barred; a login that has expired or a bucket that is gone concerns all of them."""
 
@@ -28,6 +35,19 @@ def _code(error: Exception) -> str:
     """S3's own word for an error; "" of other stores."""
     response = getattr(error.__cause__, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def _ours_told(path: str | bytes) -> Iterator[None]:
+    """Raises StorageError in place of an error of this machine or of a file system that is out of reach."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in OURS:
+            raise
+        raise StorageError(
+            f"cannot read {os.fsdecode(path)!r}: {uris.explain(error)}; the same command resumes the run"
+        ) from error
 
 
 class Blob(Protocol):
@@ -42,27 +62,33 @@ class Blob(Protocol):
 
 
 class LocalBlob:
-    """A regular local file; closed when the last user drops it, so a cache may forget it at any time."""
+    """A regular local file; closed when the last user drops it, so a cache may forget it at any time. The errors
+    `OURS` become StorageError here, because who parses an archive takes an OSError for damage.
+    """
 
     def __init__(self, path: str | bytes) -> None:
         self._fd = -1
-        # O_NONBLOCK: opening a pipe that took the file's place must not hang.
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        status = os.fstat(self._fd)
+        self._path = path
+        with _ours_told(path):
+            # O_NONBLOCK: opening a pipe that took the file's place must not hang.
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
             raise SourceUnreadable(f"{os.fsdecode(path)!r} is not a regular file")
         self.size = status.st_size
         self.version = f"{status.st_size}-{status.st_mtime_ns}"
 
     def fetch(self, start: int, end: int) -> bytes:
-        data = os.pread(self._fd, max(0, min(end, self.size) - start), start)
-        if start + len(data) < min(end, self.size):  # Linux returns at most 2 GiB a call
-            parts = [data]
-            at = start + len(data)
-            while parts[-1] and at < min(end, self.size):
-                parts.append(os.pread(self._fd, min(end, self.size) - at, at))
-                at += len(parts[-1])
-            data = b"".join(parts)
+        end = min(end, self.size)
+        with _ours_told(self._path):
+            data = os.pread(self._fd, max(0, end - start), start)
+            if start + len(data) < end:  # Linux returns at most 2 GiB a call
+                parts = [data]
+                at = start + len(data)
+                while parts[-1] and at < end:
+                    parts.append(os.pread(self._fd, end - at, at))
+                    at += len(parts[-1])
+                data = b"".join(parts)
         return data
 
     def __del__(self) -> None:
@@ -95,7 +121,7 @@ class RemoteBlob:
         try:
             return call(*args, **kwargs)
         except Exception as error:
-            if isinstance(error, _OF_ONE) and _code(error) in _CODES_OF_ONE:
+            if isinstance(error, OF_ONE) and _code(error) in _CODES_OF_ONE:
                 raise
             # fsspec has already retried. An outage must not mark a million images as failed: end the run.
             raise StorageError(
@@ -108,6 +134,7 @@ class BlobFile(io.RawIOBase):
     """A seekable file over a blob with one block of read-ahead. Not thread-safe.
 
     longest: no single read may ask for more bytes (a header that lies about its length); ValueError.
+    failure: what reading the blob raised last; who parses the file may hide it behind an error of its own.
     """
 
     def __init__(self, blob: Blob, block: int = READ_AHEAD, longest: int | None = None) -> None:
@@ -118,6 +145,7 @@ class BlobFile(io.RawIOBase):
         self._at = 0
         self._start = 0
         self._buffer = b""
+        self.failure: Exception | None = None
 
     def readable(self) -> bool:
         return True
@@ -142,8 +170,12 @@ class BlobFile(io.RawIOBase):
             raise ValueError(f"a header claims {size} bytes")
         inside = self._at - self._start
         if not 0 <= inside <= len(self._buffer) - size:
-            self._start, inside = self._at, 0
-            self._buffer = self._blob.fetch(self._at, self._at + max(size, self._block)) if size else b""
+            try:
+                buffer = self._blob.fetch(self._at, self._at + max(size, self._block)) if size else b""
+            except Exception as error:
+                self.failure = error
+                raise
+            self._start, self._buffer, inside = self._at, buffer, 0
         data = self._buffer[inside : inside + size]
         self._at += len(data)
         return data

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from artgen.errors import SourceUnreadable
-from artgen.storage.blob import Blob, BlobFile
+from artgen.storage.blob import OF_ONE, Blob, BlobFile
 from artgen.storage.member import Member, to_json
 
 _IMAGE_NAMES = ("image", "img", "bytes", "image_bytes", "data", "content", "picture", "photo", "jpg", "jpeg", "png")
@@ -89,6 +89,8 @@ class Rows:
         self._walks: OrderedDict[tuple[int, str], tuple[Iterator[Any], int]] = OrderedDict()
         try:
             self._file = _open(blob)
+        except OF_ONE:
+            raise  # the file is gone or barred, not damaged
         except self._errors as error:
             raise SourceUnreadable(f"not a readable Parquet file: {error}") from error
 
@@ -100,6 +102,8 @@ class Rows:
                 rows = self._batch_rows(group, column)
                 values = self._batch(group, f"{column}.{leaf}" if leaf else column, row // rows, rows)
                 value = values[row % rows]
+            except OF_ONE:
+                raise
             except (*self._errors, IndexError) as error:
                 raise SourceUnreadable(f"row {row} of row group {group} cannot be read: {error}") from error
         buffer = value.as_buffer() if value.is_valid else None
@@ -109,7 +113,9 @@ class Rows:
                 "a path alone is not opened, embed the bytes"
             )
         if max_bytes is not None and buffer.size > max_bytes:
-            raise SourceUnreadable(f"the image holds {buffer.size} bytes, more than the limit of {max_bytes}")
+            raise SourceUnreadable(
+                f"the image holds {buffer.size} bytes, more than the limit of {max_bytes} (raise --max-pixels to allow it)"
+            )
         return buffer.to_pybytes()
 
     def _batch(self, group: int, leaf: str, number: int, rows: int) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import threading
 from collections import OrderedDict
@@ -14,15 +13,10 @@ from artgen.errors import ArtgenError, SourceUnreadable, StorageError
 from artgen.records import Source
 from artgen.storage import parquet, targz, zip
 from artgen.storage import uri as uris
-from artgen.storage.blob import Blob, LocalBlob, RemoteBlob
+from artgen.storage.blob import OURS, Blob, LocalBlob, RemoteBlob
 
 _OPEN_FILES = 64
 _OPEN_INDEXES = 4
-_OURS = (
-    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE,
-    errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV,
-)  # fmt: skip
-"""Errors of this machine or of a file system that is out of reach, not of an image."""
 
 
 class Reader:
@@ -49,7 +43,7 @@ class Reader:
         detail = json.loads(source.detail) if source.detail else {}
         size = detail.get("size", source.size)  # unpacked, of a zip member
         if max_bytes is not None and size > max_bytes:
-            raise SourceUnreadable(f"the file holds {size} bytes, more than the limit of {max_bytes}")
+            raise SourceUnreadable(_too_large(size, max_bytes))
         data = self._guarded(source, lambda: self._read(source, detail, max_bytes))
         if not data:
             raise SourceUnreadable("empty file")
@@ -111,7 +105,7 @@ class Reader:
     def _read_file(self, source: Source, max_bytes: int | None) -> bytes:
         blob = self._open(source, source.size)
         if max_bytes is not None and blob.size > max_bytes:
-            raise SourceUnreadable(f"the file holds {blob.size} bytes, more than the limit of {max_bytes}")
+            raise SourceUnreadable(_too_large(blob.size, max_bytes))
         return blob.fetch(0, blob.size)
 
     def _open(self, source: Source, size: int | None = None) -> Blob:
@@ -138,7 +132,11 @@ class Reader:
             ) from error
         except OSError as error:
             text = f"cannot read {uris.shown(source.uri)!r}: {uris.explain(error)}"
-            raise (StorageError if error.errno in _OURS else SourceUnreadable)(text) from error
+            raise (StorageError if error.errno in OURS else SourceUnreadable)(text) from error
+
+
+def _too_large(size: int, limit: int) -> str:
+    return f"the file holds {size} bytes, more than the limit of {limit} (raise --max-pixels to allow it)"
 
 
 class _Recent:

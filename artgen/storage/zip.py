@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from artgen.errors import SourceUnreadable
 from artgen.storage import kind
-from artgen.storage.blob import Blob, BlobFile
+from artgen.storage.blob import OF_ONE, Blob, BlobFile
 from artgen.storage.member import Member, plain, to_json
 
 BOMB_RATIO = 1000
@@ -38,7 +38,7 @@ def index(blob: Blob, max_bytes: int) -> Iterator[Member]:
     or a bomb, is refused here. Names are `plain`. `offset` is that of the local header, `size` the compressed size.
     """
     try:
-        entries = zipfile.ZipFile(BlobFile(blob)).infolist()
+        entries = _open(blob).infolist()
     except _BROKEN as error:
         yield Member(problem=f"not a readable zip archive: {error}")
         return
@@ -76,23 +76,38 @@ def read(blob: Blob, offset: int, size: int, detail: dict, codec: Others | None 
 
 
 class Others:
-    """Members packed with bzip2 or LZMA, through zipfile. Thread-safe."""
+    """Members packed with bzip2 or LZMA, through zipfile. Thread-safe. Raises SourceUnreadable when that is no zip."""
 
     def __init__(self, blob: Blob) -> None:
         self._lock = threading.Lock()
         try:
-            self._zip = zipfile.ZipFile(BlobFile(blob))
+            self._zip = _open(blob)
+        except OF_ONE:
+            raise  # the archive is gone or barred, not damaged
         except _BROKEN as error:
             raise SourceUnreadable(f"not a readable zip archive: {error}") from error
         self._at = {entry.header_offset: entry for entry in self._zip.infolist()}
 
     def read(self, offset: int, declared: int) -> bytes:
-        """The member whose local header is at `offset`; at most one byte more than declared. Raises SourceUnreadable."""
+        """The member whose local header is at `offset`; at most one byte more than declared. Raises SourceUnreadable
+        when it is damaged.
+        """
         try:
             with self._lock, self._zip.open(self._at[offset]) as file:
                 return file.read(declared + 1)
+        except OF_ONE:
+            raise
         except (*_BROKEN, KeyError, zlib.error, RuntimeError) as error:
             raise SourceUnreadable(f"the zip member cannot be unpacked: {error}") from error
+
+
+def _open(blob: Blob) -> zipfile.ZipFile:
+    """Raises one of _BROKEN, but what reading the blob raised where zipfile would say "not a zip file" of it."""
+    file = BlobFile(blob)
+    try:
+        return zipfile.ZipFile(file)
+    except _BROKEN as error:
+        raise file.failure or error from None
 
 
 def _inflate(packed: memoryview, declared: int) -> bytes:
@@ -129,7 +144,10 @@ def _refused(entry: zipfile.ZipInfo, max_bytes: int) -> str:
     if entry.compress_type not in _METHODS:
         return f"the zip member uses compression method {entry.compress_type}; repack it with deflate"
     if entry.file_size > max_bytes:
-        return f"the zip member declares {entry.file_size} bytes, more than the limit of {max_bytes}"
+        return (
+            f"the zip member declares {entry.file_size} bytes, more than the limit of {max_bytes} "
+            "(raise --max-pixels to allow it)"
+        )
     if entry.file_size >= BOMB_BYTES and entry.file_size > BOMB_RATIO * entry.compress_size:
         ratio = entry.file_size // max(1, entry.compress_size)
         return f"a zip bomb: {entry.file_size} bytes packed {ratio} to one (limit {BOMB_RATIO})"

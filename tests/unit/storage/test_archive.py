@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import errno
 import os
+import random
 import threading
+import tracemalloc
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import pytest
 
-from artgen.errors import SourceUnreadable, UsageError
+from artgen.errors import SourceUnreadable, StorageError, UsageError
 from artgen.records import Source
 from artgen.storage import archive, atomic
 from artgen.storage import uri as uris
@@ -246,7 +250,7 @@ def test_reader_says_what_is_wrong(tmp_path):
             reader.read(found["empty.png"])
         with pytest.raises(SourceUnreadable, match=r"gone\.png' is gone"):
             reader.read(found["gone.png"])
-        with pytest.raises(SourceUnreadable, match="2000 bytes, more than the limit of 1999"):
+        with pytest.raises(SourceUnreadable, match=r"2000 bytes, more than the limit of 1999 \(raise --max-pixels"):
             reader.read(found["large.png"], max_bytes=1999)
         assert len(reader.read(found["large.png"], max_bytes=2000)) == 2000
 
@@ -256,7 +260,7 @@ def test_a_remote_file_whose_listing_told_no_size_is_bounded_too():
     atomic.write(place, bytes(2000))
     source = Source(key="large.png", uri=place, kind="file", offset=0, size=-1)
     with Reader() as reader:
-        with pytest.raises(SourceUnreadable, match="2000 bytes, more than the limit of 1999"):
+        with pytest.raises(SourceUnreadable, match=r"2000 bytes, more than the limit of 1999 \(raise --max-pixels"):
             reader.read(source, max_bytes=1999)
         assert len(reader.read(source, max_bytes=2000)) == 2000
 
@@ -293,3 +297,69 @@ def test_unfinished_writes_are_not_listed(tmp_path):
         file.flush()
         assert sources(tmp_path) == []
     assert [s.key for s in sources(tmp_path)] == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.zip", "a.parquet"])
+def test_a_file_system_out_of_reach_is_no_damage_of_an_archive(tmp_path, monkeypatch, name):
+    files = packs.bytes_of(3)
+    path = tmp_path / name
+    if name == "a.zip":
+        packs.zipped(path, files, zipfile.ZIP_BZIP2)
+    elif name == "a.parquet":
+        packs.parquet(path, {"path": list(files), "image": list(files.values())})
+    else:
+        packs.tar(path, files, "w:gz" if name == "a.tar.gz" else "w")
+    found = sources(path)
+    pread = os.pread
+
+    def stale(file, size, at):
+        if size > 2:  # all but the look at what the archive is
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return pread(file, size, at)
+
+    monkeypatch.setattr(os, "pread", stale)
+    with pytest.raises(StorageError, match="the same command resumes"):
+        sources(path)
+    with Reader() as reader, pytest.raises(StorageError, match="the same command resumes"):
+        reader.read(found[1])
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.parquet", "a.tar.gz"])
+def test_an_archive_that_is_barred_is_not_called_damaged(tmp_path, monkeypatch, name):
+    files = packs.bytes_of(3)
+    packs.zipped(tmp_path / "a.zip", files, zipfile.ZIP_BZIP2)
+    packs.parquet(tmp_path / "a.parquet", {"path": list(files), "image": list(files.values())})
+    packs.tar(tmp_path / "a.tar.gz", files, "w:gz")
+    found = sources(tmp_path / name)
+
+    def barred(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "pread", barred)
+    with Reader() as reader, pytest.raises(SourceUnreadable, match="grant read access"):
+        reader.read(found[1])
+    (listed,) = sources(tmp_path / name)
+    assert "Permission denied" in listed.problem or "grant read access" in listed.problem
+
+
+def test_keys_repeat_in_order_and_lie_outside_the_memory_of_python():
+    seen: set[str] = set()
+    times: dict[str, int] = {}
+    keys = archive._Keys()
+    draw = random.Random(5)
+    for _ in range(3000):
+        key = draw.choice(["a", "b", "c"]) + draw.choice(["", "#2", "#3", "#2#2", "\0", "\u00e9"])
+        wanted = key
+        while wanted in seen:
+            times[key] = times.get(key, 1) + 1
+            wanted = f"{key}#{times[key]}"
+        seen.add(wanted)
+        assert keys.unique(key) == wanted
+    tracemalloc.start()
+    for number in range(50_000):
+        for _ in range(2):
+            keys.unique(f"a/folder/of/an/archive/{number:09}.png")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    keys.close()
+    assert peak < 1_000_000

@@ -112,7 +112,7 @@ def test_batches_follow_the_size_of_rows_and_few_are_kept(tmp_path):
         assert rows.read(row, detail) == images[row]
     assert rows._batch_rows(0, "image") == 16
     assert len(rows._kept) <= 16
-    with pytest.raises(SourceUnreadable, match="500000 bytes, more than the limit of 10"):
+    with pytest.raises(SourceUnreadable, match=r"500000 bytes, more than the limit of 10 \(raise --max-pixels"):
         rows.read(0, detail, max_bytes=10)
 
 

@@ -6,7 +6,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from artgen.errors import StorageError
 from artgen.storage.archive import Reader
 from artgen.storage.blob import LocalBlob
 from artgen.storage.targz import Gzip
@@ -92,3 +94,58 @@ def test_damaged_in_the_middle(tmp_path, size):
         if size == 1:
             assert "its checksum is wrong, one image or more" in str(found["a.tar.gz"])
             assert [key for key in files if found[key] != files[key]] == ["11.png"]
+
+
+class Failing(LocalBlob):
+    """A store that fails for all that lies at `sound` and behind it."""
+
+    sound: float = float("inf")
+
+    def fetch(self, start, end):
+        if end > self.sound:
+            raise StorageError("the store is out of reach")
+        return super().fetch(start, end)
+
+
+def test_an_outage_while_reading_is_not_damage(tmp_path):
+    path, files = archive(tmp_path)
+    found = sources(path)
+    blob = Failing(str(path))
+    gzip = Gzip(blob, found[0].uri, None)
+    for sound, first in ((0, 0), (9_000_000, 20), (19_200_000, 19)):  # at once, on the way to a member, inside one
+        blob.sound = sound
+        with pytest.raises(StorageError, match="out of reach"):
+            gzip.read(found[first].offset, found[first].size)
+        blob.sound = float("inf")
+        assert gzip.read(found[first].offset, found[first].size) == files[found[first].key]
+
+
+@pytest.mark.parametrize("indexed", [True, False])  # jumps fail in its reads or in its seeks
+@pytest.mark.parametrize("sound", [0, 9_000_000, 24_000_000])
+def test_an_outage_while_listing_is_not_the_end_of_the_archive(tmp_path, monkeypatch, sound, indexed):
+    path, files = archive(tmp_path)
+    cache = str(tmp_path / "cache")
+    if indexed:
+        sources(path, cache_dir=cache)
+    blob = Failing(str(path))
+    blob.sound = sound
+    monkeypatch.setattr(Reader, "container", lambda *_: blob)
+    with pytest.raises(StorageError, match="out of reach"):
+        sources(path, cache_dir=cache)
+    blob.sound = float("inf")
+    assert [source.key for source in sources(path, cache_dir=cache)] == list(files)
+
+
+def test_an_outage_of_the_kept_indexes_is_not_damage(tmp_path, monkeypatch):
+    path, _ = archive(tmp_path)
+    found = sources(path)
+
+    def cat_file(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
+    with (
+        Reader(cache_dir="memory://kept-indexes") as reader,
+        pytest.raises(StorageError, match=r"kept-indexes.*no route"),
+    ):
+        reader.read(found[0])

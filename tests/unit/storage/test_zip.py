@@ -6,6 +6,10 @@ import zipfile
 
 import pytest
 
+from artgen.commands import restore
+from artgen.config import RestoreConfig
+from artgen.records import Source
+from artgen.storage import archive
 from tests.unit.storage import packs
 from tests.unit.storage.packs import PNG, contents, skipped, sources
 
@@ -60,7 +64,23 @@ def test_bombs_are_refused_by_their_declared_size(tmp_path):
     assert "a zip bomb: 70000000 bytes" in str(found["bomb.png"])
     assert found["ok.png"] == PNG
     small = contents(packs.zipped(tmp_path / "b.zip", {"big.png": bytes(5000)}), max_bytes=4999)
-    assert small == {"big.png": "the zip member declares 5000 bytes, more than the limit of 4999"}
+    assert small == {
+        "big.png": "the zip member declares 5000 bytes, more than the limit of 4999 (raise --max-pixels to allow it)"
+    }
+
+
+def test_restore_allows_members_as_large_as_max_pixels(tmp_path):
+    path = packs.zipped(tmp_path / "a.zip", {"big.png": PNG})
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    data[entry + 20 : entry + 28] = struct.pack("<LL", 2 << 20, archive.MAX_BYTES + 1)  # packed and unpacked bytes
+    path.write_bytes(data)
+    for max_pixels, problem in ((1 << 20, "raise --max-pixels"), (1 << 28, "")):
+        config = RestoreConfig(input=str(path), output=str(tmp_path / "out"), max_pixels=max_pixels)
+        (found,) = restore._scan(config.input, config, str(tmp_path / "cache"), "INPUT")
+        assert isinstance(found, Source)
+        assert problem in found.problem
+        assert bool(problem) == bool(found.problem)
 
 
 def test_a_member_that_lies_about_its_size_is_never_inflated_beyond_it(tmp_path):
