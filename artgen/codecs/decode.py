@@ -32,6 +32,8 @@ _REGISTERED = (
     WebPImagePlugin,
 )  # importing a plugin registers it; Image.open brings the other five
 
+_EXTRA_CHANNEL = "left out: an extra channel"
+
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated image is an error, whatever another library has set
 
 
@@ -107,13 +109,17 @@ def _read(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> Picture:
     if image.format == "PNG" and len(data) > 24:
         image.info["artgen_bit_depth"] = data[24]
     mode = image.mode
-    turned = deep.tag(image.tag_v2, 274, 1) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
-    image.load()  # turns a TIFF as its own tag says
+    turned = 1
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        turned = metadata.orientation_of(image)  # load() turns it so and forgets it
+        if 0 in deep.extra_samples(image.tag_v2):
+            notes.append(_EXTRA_CHANNEL)
+    image.load()
     _check_size(image.size, max_pixels)  # an ICO knows its size only now
     if (note := frames.note(image, data)) is not None:
         notes.insert(0, note)
     orientation = metadata.orientation_of(image)
-    facts, left_out = metadata.read(image, orientation)
+    facts, left_out = metadata.read(image, turned if turned > 1 else orientation)
     if lane is None:
         pixels, alpha, icc = modes.planes(image, facts.icc, notes)
     else:
@@ -124,9 +130,7 @@ def _read(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> Picture:
         pixels, alpha = _divide(deep.decode(data, lane, stored))
         icc = facts.icc
         mode = f"{mode};16"
-    if icc is not None and icc[16:20] != (b"GRAY" if pixels.shape[2] == 1 else b"RGB "):
-        notes.append(f"left out: a {icc[16:20].decode('latin-1').strip()} profile that does not fit the pixels")
-        icc = None
+    icc = _fitting(icc, pixels, notes)
     if turned > 1:
         notes.append(f"TIFF orientation {turned} applied")
     elif orientation > 1:
@@ -136,6 +140,14 @@ def _read(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> Picture:
     facts = Metadata(icc, facts.exif, facts.xmp, facts.dpi)
     bits = pixels.dtype.itemsize * 8
     return Picture(pixels, alpha, facts, mode, bits, image.format or "", tuple(notes + left_out))
+
+
+def _fitting(icc: bytes | None, pixels: np.ndarray, notes: list[str]) -> bytes | None:
+    """The profile, unless it describes other colours than the pixels have."""
+    if icc is None or icc[16:20] == (b"GRAY" if pixels.shape[2] == 1 else b"RGB "):
+        return icc
+    notes.append(f"left out: a {icc[16:20].decode('latin-1').strip()} profile that does not fit the pixels")
+    return None
 
 
 def _divide(array: np.ndarray) -> modes.Planes:
@@ -164,16 +176,20 @@ def _decode_bare_tiff(data: bytes, max_pixels: int, admit: Admit | None) -> Pict
     if array.dtype not in (np.uint8, np.uint16):
         if array.dtype.kind not in "iuf":
             raise UnsupportedImage(f"a TIFF with samples of type {array.dtype}")
-        array = modes.to_16_bits(array, False, notes)
+        array = modes.channels_to_16_bits(array, notes)
     if tiff.associated and array.dtype == np.uint16:
         array = deep.unmultiply(array)
-    pixels, alpha = _divide(turn(array, tiff.orientation if 1 <= tiff.orientation <= 8 else 1))
+    orientation = tiff.orientation if 1 <= tiff.orientation <= 8 else 1
+    pixels, alpha = _divide(turn(array, orientation))
     if tiff.photometric == 0:
         pixels = np.iinfo(pixels.dtype).max - pixels
     if count := frames.tiff_pages(data) - 1:
         notes.append(f"the first of {count + 1} pages")
-    notes.append("left out: EXIF and XMP of a rare TIFF layout")
-    facts = Metadata(icc=tiff.icc if tiff.icc and tiff.icc[16:20] == b"RGB " and pixels.shape[2] == 3 else None)
+    if tiff.extra:
+        notes.append(_EXTRA_CHANNEL)
+    icc = _fitting(metadata.profile(tiff.icc, notes), pixels, notes)
+    notes.append("left out: EXIF, XMP and descriptions of a rare TIFF layout")
+    facts = Metadata(icc=icc, dpi=metadata.resolution(tiff.dpi, orientation))
     return Picture(pixels, alpha, facts, tiff.mode, pixels.dtype.itemsize * 8, "TIFF", tuple(notes))
 
 

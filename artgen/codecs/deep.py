@@ -25,12 +25,17 @@ _GREY, _RGB = (0, 1), 2  # TIFF 6.0: PhotometricInterpretation; 0 is min-is-whit
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """What decodes this image with all its bits. `bits` are the bits stored, of a PPM its largest value."""
+    """What decodes this image with all its bits. `bits` are the bits stored, of a PPM its largest value.
+
+    channels: how many of the stored samples are colour and alpha; None: all of them.
+    """
 
     kind: str
     bits: int = 16
     offset: int = 0
     associated: bool = False  # colour is premultiplied by alpha
+    planar: bool = False  # stored plane by plane
+    channels: int | None = None
 
 
 def lane(image: Image, data: bytes) -> Lane | None:
@@ -41,7 +46,8 @@ def lane(image: Image, data: bytes) -> Lane | None:
     if image.format == "TIFF" and image.mode in ("RGB", "RGBA"):
         tags = image.tag_v2  # type: ignore[attr-defined]
         if set(tags.get(258, ())) == {16} and tags.get(262) == _RGB:
-            return Lane("tiff", associated=1 in tags.get(338, ()))
+            associated = 1 in extra_samples(tags)
+            return Lane("tiff", associated=associated, planar=_is_planar(tags), channels=len(image.mode))
     if image.format == "PPM" and image.mode == "RGB" and image.tile[0].codec_name == "ppm":  # type: ignore[attr-defined]
         tile = image.tile[0]  # type: ignore[attr-defined]
         return Lane("ppm", bits=tile.args[1], offset=tile.offset) if tile.args[1] > 255 else None
@@ -60,9 +66,11 @@ def cut_to_8_bits(image: Image, data: bytes) -> str | None:
     elif image.format == "AVIF":
         bits = _avif_bits(data)
     else:
-        sgi16 = any(tile.codec_name == "SGI16" for tile in getattr(image, "tile", ()))
+        tiles = getattr(image, "tile", ())
+        sgi16 = any(tile.codec_name == "SGI16" for tile in tiles)
         deep = re.search(";16[BLN]", _raw_mode(image)) and not image.mode.startswith("I")
-        bits = 16 if sgi16 or deep else 8
+        plain = image.mode == "RGB" and any(tile.codec_name == "ppm_plain" and tile.args[1] > 255 for tile in tiles)
+        bits = 16 if sgi16 or deep or plain else 8
     return f"{bits}-bit {image.mode} reduced to 8 bits" if bits > 8 else None
 
 
@@ -83,14 +91,18 @@ def decode(data: bytes, lane: Lane, size: tuple[int, int]) -> np.ndarray:
         array = decoders[lane.kind](data)
     except (ValueError, RuntimeError) as error:
         raise DecodeFailed(f"corrupt 16-bit {lane.kind.upper()}: {error}") from error
-    if array.ndim == 3 and array.shape[0] <= 4 and array.shape[1:] == (height, width):
-        array = np.moveaxis(array, 0, 2)  # stored plane by plane
+    array = _samples_last(array, lane.planar)
     if array.shape[:2] != (height, width) or array.dtype != np.uint16:
         raise DecodeFailed(f"two decoders disagree: {array.shape} {array.dtype}, not {height} x {width} of 16 bits")
-    array = array.reshape(height, width, -1)
+    array = array.reshape(height, width, -1)[..., : lane.channels]
     if lane.associated and array.shape[2] in (2, 4):
         array = unmultiply(array)
     return stretch(array, (1 << lane.bits) - 1) if lane.bits < 16 else array
+
+
+def _samples_last(array: np.ndarray, planar: bool) -> np.ndarray:
+    """HxWxC of what imagecodecs returns. The shape cannot tell: 3x3 pixels of RGB look alike either way."""
+    return np.moveaxis(array, 0, 2) if planar and array.ndim == 3 else array
 
 
 def stretch(values: np.ndarray, top: int) -> np.ndarray:
@@ -119,6 +131,27 @@ def tag(tags: Mapping, number: int, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
+def extra_samples(tags: Mapping) -> tuple[int, ...]:
+    """What a TIFF's samples behind the colour are: 0 unspecified, 1 associated alpha, 2 alpha (TIFF 6.0, section 18)."""
+    value = tags.get(338, ())
+    return value if isinstance(value, tuple) else ()
+
+
+def _is_planar(tags: Mapping) -> bool:
+    return tag(tags, 284, 1) == 2
+
+
+def _resolution(tags: Mapping) -> tuple[float, float] | None:
+    """Dots per inch as a TIFF is stored; None when they are missing or broken."""
+    unit = {2: 1.0, 3: 2.54}.get(tag(tags, 296, 2))
+    if unit is None:
+        return None
+    try:
+        return float(tags[282]) * unit, float(tags[283]) * unit
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
 def _jpeg2000_bits(data: bytes) -> int:
     """Bits per sample of the first component. ISO/IEC 15444-1, A.5.1: Ssiz stands 38 bytes behind SIZ."""
     at = data.find(b"\xff\x4f\xff\x51", 0, 65536)
@@ -135,14 +168,21 @@ def _avif_bits(data: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BareTiff:
-    """A TIFF whose layout Pillow does not know, by its tags alone."""
+    """A TIFF whose layout Pillow does not know, by its tags alone.
+
+    channels: the samples that are colour and alpha. extra: there is one more, of no known meaning.
+    """
 
     width: int
     height: int
     photometric: int
     orientation: int
     associated: bool
+    planar: bool
+    channels: int
+    extra: bool
     icc: bytes | None
+    dpi: tuple[float, float] | None
     mode: str
 
 
@@ -171,8 +211,10 @@ def bare_tiff(data: bytes) -> BareTiff | None:
             f"a TIFF of photometric interpretation {photometric} with {samples} samples of {bits} bits"
         )
     icc = tags.get(34675)
+    extra = samples in (2, 4) and extra_samples(tags)[:1] == (0,)
     return BareTiff(
-        width, height, photometric, tag(tags, 274, 1), 1 in tags.get(338, ()), icc if isinstance(icc, bytes) else None, mode
+        width, height, photometric, tag(tags, 274, 1), 1 in extra_samples(tags), _is_planar(tags), samples - extra, extra,
+        icc if isinstance(icc, bytes) else None, _resolution(tags), mode,
     )  # fmt: skip
 
 
@@ -184,10 +226,9 @@ def decode_bare_tiff(data: bytes, tiff: BareTiff) -> np.ndarray:
         array = imagecodecs.tiff_decode(data)
     except (ValueError, RuntimeError) as error:
         raise DecodeFailed(f"corrupt TIFF: {error}") from error
-    if array.ndim == 3 and array.shape[1:] == (tiff.height, tiff.width) and array.shape[0] <= 4:
-        array = np.moveaxis(array, 0, 2)
+    array = _samples_last(array, tiff.planar)
     if array.shape[:2] != (tiff.height, tiff.width):
         raise DecodeFailed(
             f"corrupt TIFF: its pixels have the shape {array.shape}, its header {tiff.height} x {tiff.width}"
         )
-    return array.reshape(tiff.height, tiff.width, -1)
+    return array.reshape(tiff.height, tiff.width, -1)[..., : tiff.channels]

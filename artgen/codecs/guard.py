@@ -72,7 +72,11 @@ class Guard:
             if "pixels" in answer:
                 if admit is not None:
                     asked = time.monotonic()
-                    admit(answer["pixels"])
+                    try:
+                        admit(answer["pixels"])
+                    except errors.ImageError:
+                        self._restart()  # this one waits for leave
+                        raise
                     deadline = None if deadline is None else deadline + time.monotonic() - asked
                 self._set_timeout(deadline)
                 self._socket.sendall(b"g")

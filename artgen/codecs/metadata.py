@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,15 @@ BROKEN = (
     ZeroDivisionError, struct.error,
 )  # fmt: skip
 
+C2PA_LEFT_OUT = "left out: the source's C2PA credentials"
+"""A note on its own: whoever signs what is written takes them along (`credentials`)."""
+
 # TIFF keeps its description among the tags that say how the pixels are stored; only these describe.
 _TIFF_WORDS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
-_TIFF_SUBS = (0x8769, 0x8825)  # the EXIF and GPS directories
+_EXIF_SUB = 0x8769
+_TIFF_SUBS = (_EXIF_SUB, 0x8825)  # the EXIF and GPS directories
+_PIXEL_X, _PIXEL_Y = 0xA002, 0xA003
+_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,7 @@ class Metadata:
     """Bytes that belong to the picture as it is after decoding.
 
     icc: a profile whose colour space is that of the pixels (grey or RGB).
-    exif: a TIFF structure without the "Exif\\0\\0" prefix; its orientation, if any, is 1.
+    exif: a TIFF structure without the "Exif\\0\\0" prefix, as of `upright_exif`.
     xmp: an UTF-8 packet; its tiff:Orientation, if any, is 1.
     dpi: horizontal and vertical dots per inch of the upright picture.
     """
@@ -44,7 +51,8 @@ class Metadata:
 def orientation_of(image: Image) -> int:
     """EXIF orientation 1-8 that is still to be applied; 1 when it is missing, broken or out of range.
 
-    Call after load(): getexif() before it swallows the decode error of some damaged PNGs.
+    Call after load(): getexif() before it swallows the decode error of some damaged PNGs. Of a TIFF, which load() turns,
+    this is 1 then, and before it what load() is going to apply.
     """
     try:
         value = image.getexif().get(ORIENTATION, 1)
@@ -54,29 +62,45 @@ def orientation_of(image: Image) -> int:
 
 
 def read(image: Image, orientation: int) -> tuple[Metadata, list[str]]:
-    """The metadata of a loaded Pillow image whose pixels will be turned by `orientation`, and notes."""
+    """The metadata of a loaded Pillow image whose stored pixels have been or will be turned by `orientation`, and notes."""
     notes: list[str] = []
-    exif = _guarded(_exif, image, "EXIF", notes)
-    xmp = _guarded(_xmp, image, "XMP", notes)
-    icc = image.info.get("icc_profile") or None
-    if icc is not None and (not isinstance(icc, bytes) or len(icc) < 128 or icc[36:40] != b"acsp"):
+    exif = _guarded(lambda: _exif(image, orientation, notes), "EXIF", notes)
+    xmp = _guarded(lambda: _xmp(image), "XMP", notes)
+    icc = profile(image.info.get("icc_profile"), notes)
+    return Metadata(icc, exif, xmp, resolution(image.info.get("dpi"), orientation)), notes + _left_out(image)
+
+
+def profile(icc: object, notes: list[str]) -> bytes | None:
+    """An ICC profile, unless it is missing or broken."""
+    if not icc:
+        return None
+    if not isinstance(icc, bytes) or len(icc) < 128 or icc[36:40] != b"acsp":
         notes.append("left out: a broken ICC profile")
-        icc = None
-    dpi = _dpi(image.info.get("dpi"))
-    if dpi is not None and orientation >= 5:
-        dpi = (dpi[1], dpi[0])
-    return Metadata(icc, exif, xmp, dpi), notes + _left_out(image)
+        return None
+    return icc
 
 
-def _guarded(read_one, image: Image, name: str, notes: list[str]) -> bytes | None:
+def resolution(dpi: object, orientation: int) -> tuple[float, float] | None:
+    """Dots per inch of the upright picture from those of the stored one; None when they are missing or broken."""
     try:
-        return read_one(image)
+        x, y = (float(v) for v in dpi)  # type: ignore[union-attr]
+    except BROKEN:
+        return None
+    # 1 and below: the unit was missing, so the field says an aspect ratio at most
+    if not (math.isfinite(x) and math.isfinite(y) and 1 < x < 1e6 and 1 < y < 1e6):
+        return None
+    return (y, x) if orientation >= 5 else (x, y)
+
+
+def _guarded(read_one: Callable[[], bytes | None], name: str, notes: list[str]) -> bytes | None:
+    try:
+        return read_one()
     except BROKEN as error:
         notes.append(f"left out: broken {name} ({error})")
         return None
 
 
-def _exif(image: Image) -> bytes | None:
+def _exif(image: Image, orientation: int, notes: list[str]) -> bytes | None:
     raw = image.info.get("exif")
     if raw is None and "Raw profile type exif" in image.info:  # ImageMagick writes it so, in hexadecimal
         raw = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
@@ -84,7 +108,10 @@ def _exif(image: Image) -> bytes | None:
         raw = _tiff_exif(image.getexif())
     if not raw:
         return None
-    return upright_exif(raw.removeprefix(PREFIX))
+    upright, had_thumbnail = upright_exif(raw.removeprefix(PREFIX), orientation)
+    if had_thumbnail:
+        notes.append("left out: the EXIF thumbnail")
+    return upright
 
 
 def _tiff_exif(tags: Exif) -> bytes | None:
@@ -101,23 +128,50 @@ def _tiff_exif(tags: Exif) -> bytes | None:
     return kept.tobytes() if len(kept) else None
 
 
-def upright_exif(exif: bytes) -> bytes:
-    """The same EXIF with the orientation of its first directory set to 1, every other byte untouched.
+def upright_exif(exif: bytes, turned: int) -> tuple[bytes, bool]:
+    """The same EXIF for the picture once it is turned by the orientation `turned`, and whether it had a thumbnail.
 
-    Writing the directory anew would break maker notes, which hold offsets.
-    Raises ValueError when it is not a TIFF structure.
+    The orientation of its first directory is 1. PixelXDimension and PixelYDimension change places at a quarter turn.
+    Nothing leads to the second directory any more: it describes a thumbnail of the picture as it was. Every other byte
+    is untouched, and none moves: writing the directories anew would break maker notes, which hold offsets.
+    Raises ValueError when it is not a TIFF structure, struct.error when it ends before its first directory.
     """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
         raise ValueError(f"begins with {exif[:4]!r}, not with a TIFF header")
     (start,) = struct.unpack_from(order + "I", exif, 4)
-    (count,) = struct.unpack_from(order + "H", exif, start)
+    entries, behind = _directory(exif, order, start)
     patched = bytearray(exif)
-    for at in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
-        tag, kind = struct.unpack_from(order + "HH", exif, at)
+    for tag, at in entries:
         if tag == ORIENTATION:
+            (kind,) = struct.unpack_from(order + "H", exif, at + 2)
             struct.pack_into(order + ("I" if kind == 4 else "H"), patched, at + 8, 1)
-    return bytes(patched)
+        elif tag == _EXIF_SUB and turned >= 5:
+            _swap_dimensions(patched, order, *struct.unpack_from(order + "I", exif, at + 8))
+    following = struct.unpack_from(order + "I", exif, behind)[0] if behind + 4 <= len(exif) else 0
+    # an offset that leads out of the block is none: some writers forget the field, and values stand in its place
+    had_thumbnail = 8 <= following <= len(exif) - 2
+    if had_thumbnail:
+        struct.pack_into(order + "I", patched, behind, 0)
+    return bytes(patched), had_thumbnail
+
+
+def _directory(exif: bytes | bytearray, order: str, start: int) -> tuple[list[tuple[int, int]], int]:
+    """Tag and place of each entry that is there, and the place of the offset of the next directory."""
+    (count,) = struct.unpack_from(order + "H", exif, start)
+    behind = start + 2 + 12 * count
+    places = range(start + 2, min(behind, len(exif) - 11), 12)
+    return [(struct.unpack_from(order + "H", exif, at)[0], at) for at in places], behind
+
+
+def _swap_dimensions(patched: bytearray, order: str, start: int) -> None:
+    """PixelXDimension and PixelYDimension of the EXIF directory at `start`, where it has both."""
+    if start + 2 > len(patched):
+        return
+    places = dict(_directory(patched, order, start)[0])
+    if _PIXEL_X in places and _PIXEL_Y in places:
+        x, y = (slice(places[tag] + 2, places[tag] + 12) for tag in (_PIXEL_X, _PIXEL_Y))
+        patched[x], patched[y] = patched[y], patched[x]
 
 
 def _xmp(image: Image) -> bytes | None:
@@ -133,17 +187,11 @@ def upright_xmp(xmp: bytes) -> bytes:
     return re.sub(rb"(tiff:Orientation(?:\s*=\s*[\"']|>)\s*)[0-9]", rb"\g<1>1", xmp)
 
 
-def _dpi(value: object) -> tuple[float, float] | None:
-    try:
-        x, y = (float(v) for v in value)  # type: ignore[union-attr]
-    except BROKEN:
-        return None
-    # 1 and below: the unit was missing, so the field says an aspect ratio at most
-    return (x, y) if math.isfinite(x) and math.isfinite(y) and 1 < x < 1e6 and 1 < y < 1e6 else None
-
-
 def _left_out(image: Image) -> list[str]:
     left = []
+    segments = getattr(image, "applist", ())  # of a JPEG
+    if any(name == "APP1" and body.startswith(_EXTENDED_XMP) for name, body in segments):
+        left.append("extended XMP")
     if image.info.get("photoshop") or 33723 in (getattr(image, "tag_v2", None) or ()):
         left.append("Photoshop/IPTC block")
     if image.info.get("comment"):
@@ -154,7 +202,12 @@ def _left_out(image: Image) -> list[str]:
     gamma = image.info.get("gamma")
     if isinstance(gamma, float) and abs(gamma - 0.45455) > 0.005 and "icc_profile" not in image.info:
         left.append(f"PNG gamma {gamma:g}")
-    return ["left out: " + "; ".join(left)] if left else []
+    notes = ["left out: " + "; ".join(left)] if left else []
+    # C2PA specification 2.2, appendix A.3: a JUMBF box in APP11 of a JPEG, in the chunk caBX of a PNG
+    boxed = any(name == "APP11" and b"jumb" in body[:32] for name, body in segments)
+    if boxed or any(chunk[0] == b"caBX" for chunk in getattr(image, "private_chunks", ())):
+        notes.append(C2PA_LEFT_OUT)
+    return notes
 
 
 def _is_words(key: str, value: object) -> bool:

@@ -137,26 +137,58 @@ def _sixteen(image: Image, notes: list[str]) -> np.ndarray:
     return values[..., None]
 
 
+def channels_to_16_bits(array: np.ndarray, notes: list[str]) -> np.ndarray:
+    """HxWxC, C = 1-4, as `to_16_bits`. The alpha of floats is 0..1 whatever the range of the colour is."""
+    if array.dtype.kind != "f" or array.shape[2] in (1, 3):
+        return to_16_bits(array, False, notes)
+    colour = to_16_bits(array[..., :-1], False, notes)
+    alpha = _numbers(array[..., -1:], notes)
+    if clipped := _outside(alpha):
+        notes.append(f"{clipped} samples of alpha outside 0..1 clipped")
+    return np.concatenate([colour, _scaled(alpha, 0, 65535)], axis=2)
+
+
 def to_16_bits(values: np.ndarray, full_range: bool, notes: list[str]) -> np.ndarray:
     """Float or 32-bit integer samples to uint16; not-a-number becomes 0. The rule, by the range that is found:
 
     0..1 in floats: x 65535; 0..255 in floats: x 257; 0..65535: kept; anything else: its minimum to 0, its
-    maximum to 65535. `full_range` says that the decoder has brought integers to 0..65535 already.
+    maximum to 65535. Floats are 0..1 also where up to a hundredth of them lie outside, which is clipped: a few highlights
+    above 1 must not make all else black. `full_range` says that the decoder has brought integers to 0..65535 already.
     """
     if full_range and values.dtype.kind in "iu":
         return np.clip(values, 0, 65535).astype(np.uint16)
     name = f"{values.dtype.itemsize * 8}-bit {'float' if values.dtype.kind == 'f' else 'integer'} samples"
-    if values.dtype.kind == "f" and (bad := int(values.size - np.isfinite(values).sum())):
-        notes.append(f"{bad} {NOT_NUMBERS}")
-        values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+    floats = values.dtype.kind == "f"
+    if floats:
+        values = _numbers(values, notes)
     low, high = float(values.min()), float(values.max())
+    if floats and (clipped := _outside(values)) * 100 <= values.size:
+        said = f"; {clipped} of {values.size} outside 0..1 clipped" if clipped else ""
+        notes.append(f"{name} (up to {high:g}) x 65535, to 16-bit integers{said}")
+        return _scaled(values, 0, 65535)
     if low >= 0 and high <= 65535:
-        unit = 1 if values.dtype.kind != "f" or high > 255 else 257 if high > 1 else 65535
+        unit = 257 if floats and high <= 255 else 1
         notes.append(f"{name} (up to {high:g}) {f'x {unit}, ' if unit > 1 else ''}to 16-bit integers")
-        low, scale = 0.0, float(unit)
-    else:
-        scale = 65535 / (high - low) if high > low else 0.0
-        notes.append(f"{name}: {low:g} to {high:g} stretched to 16-bit integers")
+        return _scaled(values, 0, unit)
+    notes.append(f"{name}: {low:g} to {high:g} stretched to 16-bit integers")
+    return _scaled(values, low, 65535 / (high - low) if high > low else 0)
+
+
+def _numbers(values: np.ndarray, notes: list[str]) -> np.ndarray:
+    bad = int(values.size - np.isfinite(values).sum())
+    if not bad:
+        return values
+    notes.append(f"{bad} {NOT_NUMBERS}")
+    return np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+
+
+def _outside(values: np.ndarray) -> int:
+    """How many lie outside 0..1."""
+    return int(np.count_nonzero(values < 0) + np.count_nonzero(values > 1))
+
+
+def _scaled(values: np.ndarray, low: float, scale: float) -> np.ndarray:
+    """(values - low) * scale to uint16, rounded and clipped."""
     out = np.empty(values.shape, np.uint16)
     rows = max(1, _BAND_PIXELS // max(1, values[0].size))
     for top in range(0, len(values), rows):

@@ -14,7 +14,7 @@ NOT_NUMBERS = "samples that are not numbers set to 0"
 """What the note of a picture says that had such samples, after their number."""
 
 Admit = Callable[[int], object]
-"""Is told how many pixels an image's header claims and may wait, before their memory is taken."""
+"""Is told how many pixels an image's header claims, before their memory is taken; may wait, or raise an ImageError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 from artgen.codecs.credentials import Credentials, signer_of
 from artgen.codecs.encode import Format, encode
 from artgen.codecs.marking import Mark
+from artgen.codecs.metadata import C2PA_LEFT_OUT
 from artgen.codecs.picture import Picture
 from artgen.codecs.pool import GuardPool
 from artgen.config import IMAGE_TIMEOUT_S, MAX_PIXELS
@@ -27,10 +28,12 @@ from artgen.models.spec import Restorer
 from artgen.records import Entry, Row
 from artgen.storage import uri
 from artgen.storage.archive import Reader, most_bytes
+from artgen.text import count
 from artgen.work.unit import Made
 
 # Pixels that may be in work at once for each thread, from the first that is decoded: a photograph of a camera for each. A
-# larger image waits for others to end, so peak memory is not that of as many of the largest as there are threads.
+# larger image waits for others to end, so peak memory is not that of as many of the largest as there are threads. An
+# upscaler's are those of what it makes.
 PIXELS_A_THREAD = 24_000_000
 _FORMATS: dict[str, Format] = {"jpg": "jpeg", "webp": "webp", "png": "png"}
 _NAMES: dict[Format, str] = {"jpeg": "JPEG", "webp": "WebP", "png": "PNG"}
@@ -144,13 +147,14 @@ class Restoration:
             clock = Clock(self._job.image_timeout)
 
             def admit(pixels: int) -> None:
-                inside.enter_context(self._gate.enter(pixels))
+                inside.enter_context(self._gate.enter(pixels * self._forward.facts.scale**2))
                 clock.start()
 
             picture = self._guards.decode(source, admit)
             height, width = picture.pixels.shape[:2]
             known.update(width=width, height=height, mode=picture.mode, bits=picture.bits)
-            notes = list(picture.notes)
+            # a signature takes the source's credentials along, or says why not
+            notes = [note for note in picture.notes if self._signer is None or note != C2PA_LEFT_OUT]
             clock.check("decoded")
             picture, mask = self._mask(entry, picture, notes, clock)
             options = replace(self._job.options, deadline=clock.deadline, stop=self._stop)
@@ -202,15 +206,24 @@ class Restoration:
             if self._job.masks:
                 notes.append("no mask was found")
             return picture, None
+        h, w = picture.pixels.shape[:2]
+
+        def admit(pixels: int) -> None:
+            """The image's place in the gate has room for a mask of its size. To wait there again could be for ever."""
+            if pixels > h * w:
+                raise RestoreFailed(
+                    f"it has {count(pixels)} pixels and the image {count(h * w)}: make them the same size"
+                )
+
         try:
             mask_file = self._reader.read(entry.mask, self._most_bytes)
-            drawn = self._guards.decode(mask_file, within_s=clock.left_s())
+            drawn = self._guards.decode(mask_file, admit, clock.left_s())
         except ImageTimeout as error:
             raise ImageTimeout(f"its mask {entry.mask.key!r}: {clock.told('decoded')}") from error
         except ImageError as error:
             raise type(error)(f"its mask {entry.mask.key!r}: {error}") from error
-        if drawn.pixels.shape[:2] != picture.pixels.shape[:2]:
-            (mask_h, mask_w), (h, w) = drawn.pixels.shape[:2], picture.pixels.shape[:2]
+        mask_h, mask_w = drawn.pixels.shape[:2]
+        if (mask_h, mask_w) != (h, w):
             raise RestoreFailed(
                 f"its mask {entry.mask.key!r} is {mask_w}x{mask_h} and the image {w}x{h}: make them the same size"
             )

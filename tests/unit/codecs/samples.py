@@ -43,28 +43,51 @@ def png_with(data: bytes, chunk: bytes) -> bytes:
     return data[:33] + chunk + data[33:]
 
 
-def tiff(array: np.ndarray, photometric: int, extra: tuple[int, ...] = (), orientation: int = 1) -> bytes:
-    """An uncompressed little-endian TIFF of any integer or float type, written by hand (TIFF 6.0)."""
+def tiff(
+    array: np.ndarray,
+    photometric: int,
+    extra: tuple[int, ...] = (),
+    orientation: int | None = 1,
+    more: dict[int, list[int] | bytes] | None = None,
+    planar: bool = False,
+) -> bytes:
+    """An uncompressed little-endian TIFF of any integer or float type, written by hand (TIFF 6.0).
+
+    more: further tags; bytes are of type UNDEFINED, integers SHORT, those of the resolution RATIONAL.
+    """
     height, width = array.shape[:2]
     samples = array.shape[2] if array.ndim == 3 else 1
-    body = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
+    stored = np.moveaxis(array, 2, 0) if planar else array
+    body = np.ascontiguousarray(stored).astype(array.dtype.newbyteorder("<")).tobytes()
     kind = {"u": 1, "i": 2, "f": 3}[array.dtype.kind]
     bits = [array.dtype.itemsize * 8] * samples
-    tags = {256: [width], 257: [height], 258: bits, 259: [1], 262: [photometric], 273: [0], 274: [orientation],
-            277: [samples], 278: [height], 279: [len(body)], 284: [1], 339: [kind] * samples}  # fmt: skip
+    strips = samples if planar else 1
+    size = len(body) // strips
+    tags: dict[int, list[int] | bytes] = {
+        256: [width], 257: [height], 258: bits, 259: [1], 262: [photometric], 273: [0] * strips, 277: [samples],
+        278: [height], 279: [size] * strips, 284: [2 if planar else 1], 339: [kind] * samples,
+    }  # fmt: skip
+    if orientation is not None:
+        tags[274] = [orientation]
     if extra:
         tags[338] = list(extra)
-    longs = {256, 257, 273, 278, 279}
+    tags |= more or {}
+    kinds = dict.fromkeys((256, 257, 273, 278, 279), 4) | {282: 5, 283: 5}
     tail_at = 8 + 2 + 12 * len(tags) + 4
     tail, entries = b"", b""
-    packed = {tag: struct.pack(f"<{len(v)}{'I' if tag in longs else 'H'}", *v) for tag, v in tags.items()}
-    size_of_tails = sum(len(p) for p in packed.values() if len(p) > 4)
-    packed[273] = struct.pack("<I", tail_at + size_of_tails)
+    packed = {
+        tag: v if isinstance(v, bytes) else struct.pack(f"<{len(v)}{'I' if tag in kinds else 'H'}", *v)
+        for tag, v in tags.items()
+    }
+    body_at = tail_at + sum(len(p) for p in packed.values() if len(p) > 4)
+    packed[273] = struct.pack(f"<{strips}I", *(body_at + strip * size for strip in range(strips)))
     for tag in sorted(tags):
         value = packed[tag]
+        kind = 7 if isinstance(tags[tag], bytes) else kinds.get(tag, 3)
+        count = len(tags[tag]) // 2 if kind == 5 else len(tags[tag])
         if len(value) > 4:
             value, tail = struct.pack("<I", tail_at + len(tail)), tail + value
-        entries += struct.pack("<HHI", tag, 4 if tag in longs else 3, len(tags[tag])) + value.ljust(4, b"\0")
+        entries += struct.pack("<HHI", tag, kind, count) + value.ljust(4, b"\0")
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4) + tail + body
 
 

@@ -77,6 +77,43 @@ def test_sixteen_bit_ppm_and_jpeg_2000_are_kept():
     assert np.array_equal(decode(imagecodecs.jpeg2k_encode(array, level=0, reversible=True)).pixels, array)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_extra_channel_of_no_known_meaning_is_no_alpha(channels):
+    array = np.random.default_rng(1).integers(0, 65536, (6, 5, channels + 1)).astype(np.uint16)
+    picture = decode(tiff(array, 2 if channels == 3 else 1, extra=(0,)))
+    assert np.array_equal(picture.pixels, array[..., :channels])
+    assert picture.alpha is None
+    assert "left out: an extra channel" in picture.notes
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_samples_stay_in_place_where_the_shape_cannot_tell_them(channels, dtype):
+    array = np.random.default_rng(2).integers(0, 65536, (channels,) * 3).astype(dtype)
+    if dtype == np.float32:
+        array /= np.float32(65535)
+    files = [tiff(array, 2, extra=(2,) * (channels - 3), planar=planar) for planar in (False, True)]
+    if dtype == np.uint16:
+        files += [imagecodecs.png_encode(array), imagecodecs.jpeg2k_encode(array, level=0, reversible=True)]
+    for data in files:
+        picture = decode(data)
+        both = picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
+        assert np.array_equal(both, array if dtype == np.uint16 else np.rint(array.astype(float) * 65535))
+
+
+def test_a_deep_tiff_turned_by_its_xmp_alone():
+    array = photo(dtype=np.uint16)
+    picture = decode(tiff(array, 2, orientation=None, more={700: b'<r tiff:Orientation="6"/>'}))
+    assert np.array_equal(picture.pixels, turn(array, 6))
+    assert "TIFF orientation 6 applied" in picture.notes
+
+
+def test_plain_ppm_of_more_than_8_bits_says_that_it_is_cut():
+    assert decode(b"P3 1 1 65535\n65535 256 0\n").notes == ("16-bit RGB reduced to 8 bits",)
+    assert decode(b"P3 1 1 255\n255 1 0\n").notes == ()
+    assert decode(b"P1 1 1\n1\n").notes == ("1-bit converted to 8-bit grey",)
+
+
 def test_what_is_cut_to_8_bits_is_said():
     array = (photo(dtype=np.uint16) >> 6).astype(np.uint16)
     picture = decode(imagecodecs.avif_encode(array, bitspersample=10))
@@ -105,6 +142,27 @@ def test_floats_and_long_integers(values, expected, words):
     picture = decode(tiff(values, 1))
     assert picture.pixels[0, :, 0].tolist() == expected
     assert words in " ".join(picture.notes)
+
+
+@pytest.mark.parametrize("beyond", [1.02, 50.0, 100_000.0, -0.1])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_few_floats_beyond_1_are_clipped_and_the_rest_stays(beyond, channels):
+    values = photo(channels=channels).astype(np.float32) / 255
+    values[3, 4, 0] = beyond
+    picture = decode(tiff(values, 2 if channels == 3 else 1))
+    assert np.array_equal(picture.pixels, np.rint(np.clip(values.astype(float), 0, 1) * 65535))
+    assert f"; 1 of {values.size} outside 0..1 clipped" in picture.notes[0]
+
+
+def test_the_alpha_of_floats_is_converted_by_itself():
+    alpha = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (48, 1))
+    alpha[0, 0] = 1.5
+    for unit in (1, 255):  # of the colour
+        colour = photo().astype(np.float32) / np.float32(255 / unit)
+        picture = decode(tiff(np.dstack([colour, alpha]), 2, extra=(2,)))
+        assert np.array_equal(picture.pixels, photo().astype(np.uint16) * 257)
+        assert np.array_equal(picture.alpha, np.rint(np.clip(alpha.astype(float), 0, 1) * 65535))
+        assert "1 samples of alpha outside 0..1 clipped" in picture.notes
 
 
 def test_float_colour_that_pillow_does_not_know():

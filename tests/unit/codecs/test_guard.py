@@ -123,6 +123,16 @@ def test_memory_is_asked_for_before_it_is_taken_and_the_wait_is_not_the_images_o
         assert len(asked) == 2
 
 
+def test_an_image_that_is_not_let_in_leaves_a_decoder_that_works():
+    def refuse(pixels: int) -> None:
+        raise UnsupportedImage("not this one")
+
+    with Guard(MAX_PIXELS, 5.0) as guard:
+        with pytest.raises(UnsupportedImage, match="not this one"):
+            guard.decode(saved(np.zeros_like(photo()), "PNG"), refuse)
+        assert np.array_equal(guard.decode(saved(photo(), "PNG")).pixels, photo())
+
+
 def test_whoever_gives_up_waiting_leaves_a_decoder_that_works():
     def give_up(pixels: int) -> None:
         raise KeyboardInterrupt

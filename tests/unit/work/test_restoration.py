@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import io
+import struct
 import time
+import zlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from artgen.codecs.encode import Encoded
+from artgen.codecs.metadata import C2PA_LEFT_OUT
 from artgen.codecs.pool import GuardPool
-from artgen.errors import RunError
+from artgen.errors import RestoreFailed, RunError
 from artgen.inference.restore import RestoreOptions
 from artgen.models.weights import load
 from artgen.records import Entry, Source
@@ -80,6 +86,54 @@ def test_a_bad_mask_is_told_from_a_bad_image(guards: GuardPool, tmp_path: Path) 
         assert row.status == "failed"
         assert "mask 'm.png'" in (row.error_message or "")
         assert row.source_sha256 is not None
+
+
+def test_a_mask_larger_than_its_image_is_refused_before_it_is_decoded(guards: GuardPool, tmp_path: Path) -> None:
+    # its header is sound and its pixels are not: to decode it would be another error
+    mask = png(Image.new("L", (40, 30))).replace(b"IDAT", b"tEXt", 1)
+    row = make(guards, tmp_path, mask).row
+    assert row.error_type == "RestoreFailed"
+    assert "mask 'm.png': it has 1,200 pixels and the image 768" in (row.error_message or "")
+
+
+def test_an_upscaler_asks_for_the_pixels_that_it_makes(
+    guards: GuardPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def enter(pixels: int) -> AbstractContextManager[None]:
+        asked.append(pixels)
+        return nullcontext()
+
+    def restore(*_: object) -> None:
+        raise RestoreFailed("far enough")
+
+    monkeypatch.setattr(restoration, "restore", restore)
+    mask = source(tmp_path / "m.png", png(Image.fromarray(HALF)))
+    entry = Entry(source(tmp_path / "x.png", png(Image.fromarray(PHOTO))), "x.png", mask)
+    for scale in (1, 4):
+        work = maker(guards)
+        monkeypatch.setattr(work._forward, "facts", replace(work._forward.facts, scale=scale))
+        monkeypatch.setattr(work._gate, "enter", enter)
+        work.make(entry)
+    assert asked == [24 * 32, 24 * 32 * 16], "the mask does not wait a second time"
+
+
+def test_credentials_of_a_source_are_left_out_unless_a_signature_takes_them(
+    guards: GuardPool, tmp_path: Path
+) -> None:
+    class Signs:
+        def edited(self, data: bytes, *_: object) -> Encoded:
+            return Encoded(data)
+
+    plain = png(Image.fromarray(PHOTO))
+    body = b"caBX" + bytes(8) + b"jumb"
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    entry = Entry(source(tmp_path / "x.png", plain[:33] + chunk + plain[33:]), "x.png")
+    work = maker(guards)
+    assert work.make(entry).row.notes == C2PA_LEFT_OUT
+    work._signer = Signs()  # pyright: ignore[reportAttributeAccessIssue]
+    assert work.make(entry).row.notes == ""
 
 
 def test_what_nobody_foresaw_is_a_failed_row(
