@@ -150,10 +150,10 @@ def run(name: str, seed: int, digits_NHW: Tensor, judge: Judge, args: argparse.N
     recipe = replace(recipe, minutes=0.0, checkpoint_minutes=1e9, look_images=10**12)
     facts = GanFacts(recipe.model, SIDE, SIDE, CHANNELS, recipe.latent, (), recipe.generator)
     pictures, dtype = Stacks(digits_NHW, seed), pick_dtype(recipe.precision, device)
-    recipe = budgeted(recipe, facts, pictures, args.cpu_seconds, device)
-    state, losses, clock = fresh(recipe, facts, device), [], clock_of(device)
-    began = clock()
+    losses, clock = [], clock_of(device)
     try:
+        recipe = budgeted(recipe, facts, pictures, args.cpu_seconds, device)
+        state, began = fresh(recipe, facts, device), clock()
         train(
             state, pictures, facts.latent, recipe, report=lambda numbers: losses.append(numbers["d_loss"]),
             look=ignore, save=ignore, dtype=dtype,
@@ -204,7 +204,8 @@ def main() -> None:
         scores = [score for seed in range(args.seeds) if (score := run(name, seed, digits, judge, args))]
         if len(scores) > 1:
             means = [stats.mean(values) for values in zip(*scores, strict=True)]
-            print(f"{name:14} mean    modes {means[0]:6.1f}  KL {means[1]:.3f}  FD {means[2]:.2f}", flush=True)
+            of = f"mean of {len(scores)}" + (f" of {args.seeds}" if len(scores) < args.seeds else "")
+            print(f"{name:14} {of:7} modes {means[0]:6.1f}  KL {means[1]:.3f}  FD {means[2]:.2f}", flush=True)
 
 
 if __name__ == "__main__":

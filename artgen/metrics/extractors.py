@@ -124,7 +124,8 @@ def torchvisions(name: str, path: str, device: str = "cpu") -> Extractor:
         hint = nearest(name, known, f"use {KINDS}")
         raise UsageError(f"--extractor {name}:{path}: torchvision has no classifier called {name!r}; {hint}")
     data = _read(path)
-    plain = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    # torchvision's weights of googlenet were trained on another scale, and its own builder says so wherever they are named.
+    plain = {"aux_logits": False, "init_weights": False, "transform_input": True} if name == "googlenet" else {}
     network = models.get_model(name, weights=None, **plain)
     head = _without_head(network, name)
     tensors = {key: value for key, value in _tensors(data, path).items() if not key.startswith(f"{head.place}.")}

@@ -103,7 +103,8 @@ def scratches(x_BCHW: Tensor, share: Strength, dice: Dice) -> Damaged:
     return _drawn(x_BCHW, share, dice, _draw_scratch)
 
 
-_Draw = Callable[[ImageDraw.ImageDraw, int, int, np.random.Generator], None]
+_Draw = Callable[[ImageDraw.ImageDraw, int, int, np.random.Generator], float]
+"""Draws one mark; returns a bound of the pixels that it covers."""
 
 
 def _drawn(x_BCHW: Tensor, share: Strength, dice: Dice, draw: _Draw) -> Damaged:
@@ -113,46 +114,59 @@ def _drawn(x_BCHW: Tensor, share: Strength, dice: Dice, draw: _Draw) -> Damaged:
         generator = np.random.default_rng(seed)
         canvas = Image.new("L", (width, height))
         painter = ImageDraw.Draw(canvas)
-        # At most 4096 marks: a share near 1 would otherwise look long for its last pixels.
-        for _ in range(4096):
-            draw(painter, width, height, generator)
-            if sum(canvas.histogram()[1:]) >= lost * height * width:
-                break
+        # So many marks at most: a share near 1 would otherwise look long for its last pixels.
+        covered = 0.0
+        for _ in range(max(4096, height * width // 50)):
+            covered += draw(painter, width, height, generator)
+            if (
+                covered >= lost * height * width
+            ):  # counted only where it may be reached: each time all pixels are looked at
+                covered = sum(canvas.histogram()[1:])
+                if covered >= lost * height * width:
+                    break
         mask_HW[:] = np.asarray(canvas) > 0
     mask = torch.from_numpy(masks).to(x_BCHW.device)
     return Damaged(x_BCHW * (1 - mask), mask)
 
 
-def _draw_hole(painter: ImageDraw.ImageDraw, width: int, height: int, generator: np.random.Generator) -> None:
+def _draw_hole(painter: ImageDraw.ImageDraw, width: int, height: int, generator: np.random.Generator) -> float:
     shape = generator.integers(4)
     x, y = generator.uniform(0, width), generator.uniform(0, height)
     radius = generator.uniform(2, 9)
     if shape == 0:
         painter.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
-        return
+        return (2 * radius + 2) ** 2
     if shape == 1:
         other = generator.uniform(2, 9)
         painter.rectangle((x - radius, y - other, x + radius, y + other), fill=255)
-        return
+        return (2 * radius + 2) * (2 * other + 2)
     thickness = int(generator.integers(2, 10))
     angle = generator.uniform(0, 2 * math.pi)
-    points = [(x, y)]
+    points, bound = [(x, y)], 0.0
     for _ in range(generator.integers(1, 5)):
         angle += generator.uniform(-1, 1)
         length = generator.uniform(8, 40)
+        bound += _line_bound(length, thickness)
         x, y = x + length * math.cos(angle), y + length * math.sin(angle)
         points.append((x, y))
     painter.line(points, fill=255, width=thickness, joint="curve")
+    return bound
 
 
-def _draw_scratch(painter: ImageDraw.ImageDraw, width: int, height: int, generator: np.random.Generator) -> None:
+def _line_bound(length: float, thickness: int) -> float:
+    return (length + 2 * thickness + 2) * (thickness + 2) * 1.5  # slanted, its edges take pixels in part
+
+
+def _draw_scratch(painter: ImageDraw.ImageDraw, width: int, height: int, generator: np.random.Generator) -> float:
     x, y = generator.uniform(0, width), generator.uniform(0, height)
     length = generator.uniform(0.2, 1.0) * max(width, height)
     # Most scratches of film and prints run along the transport, the rest anywhere.
     upright = generator.uniform() < 0.7
     angle = math.pi / 2 + generator.uniform(-0.15, 0.15) if upright else generator.uniform(0, math.pi)
     end = (x + length * math.cos(angle), y + length * math.sin(angle))
-    painter.line([(x, y), end], fill=255, width=int(generator.integers(1, 4)))
+    thickness = int(generator.integers(1, 4))
+    painter.line([(x, y), end], fill=255, width=thickness)
+    return _line_bound(length, thickness)
 
 
 def jpeg(x_BCHW: Tensor, quality: Strength, dice: Dice) -> Damaged:

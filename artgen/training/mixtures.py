@@ -61,7 +61,7 @@ def damage_at_random(x_BCHW: Tensor, weights: Mapping[str, float], seeds: Sequen
 
 def check_weights(weights: Mapping[str, Any]) -> None:
     """Raises UsageError for a kind that does not exist, and for weights that nothing can be drawn by."""
-    known = {*_KINDS, "mixture", "clean"}
+    known = {*_KINDS, *_KINDS_ALONE, "mixture", "clean"}
     if unknown := sorted(set(weights) - known):
         raise UsageError(f"no training damage is called {unknown[0]!r}; choose from {', '.join(sorted(known))}")
     values = weights.values()
@@ -80,7 +80,7 @@ def plan(weights: Mapping[str, float], seed: int, channels: int) -> list[Step]:
     if kind == "clean":
         return []
     if kind != "mixture":
-        return [_KINDS[kind](chance, channels, 1.0)]
+        return [(_KINDS | _KINDS_ALONE)[kind](chance, channels, 1.0)]
     # Two or three kinds in random order, each at up to half its strength.
     mixed = chance.sample(list(_KINDS), chance.randint(2, 3))
     return [_KINDS[name](chance, channels, chance.uniform(0.1, 0.5)) for name in mixed]
@@ -89,6 +89,10 @@ def plan(weights: Mapping[str, float], seed: int, channels: int) -> list[Step]:
 def _noise(chance: random.Random, channels: int, scale: float) -> Step:
     low, high = (0.0, 5.0) if chance.random() < 0.08 else (5.0, 55.0)
     return Step(chance.choice(("noise", "noise-in-file")), scale * chance.uniform(low, high))
+
+
+def _float_noise(chance: random.Random, channels: int, scale: float) -> Step:
+    return Step("noise", scale * chance.uniform(0.0, 55.0))
 
 
 def _salt_pepper(chance: random.Random, channels: int, scale: float) -> Step:
@@ -120,6 +124,10 @@ _KINDS: dict[str, Callable[[random.Random, int, float], Step]] = {
     "holes": _holes,
     "jpeg": _jpeg,
 }
+
+
+# The protocol of published tables (Zhang et al. 2017): no part of mixtures.
+_KINDS_ALONE = {"float-noise": _float_noise}
 
 
 def _operator(name: str) -> Operator:

@@ -24,7 +24,8 @@ class Muon(torch.optim.Optimizer):
     0.2 of root mean square, as AdamW's about has (Liu et al. 2025, "Muon is scalable for LLM training", eq. 4).
     Every step is as long as the last whatever the gradient, so the rate must fall for the scores to settle: a run that kept
     it high did not catch up (model card, "What was tried").
-    First and last layer and all vectors go by AdamW (Loshchilov and Hutter 2019), betas 0.9 and 0.999.
+    First and last layers (the network's `ends`, where it has more than two) and all vectors go by AdamW (Loshchilov and
+    Hutter 2019), betas 0.9 and 0.999.
 
     dtype: of the orthogonalisation; bfloat16 is enough, where the hardware multiplies it fast. lr: of AdamW's part.
     """
@@ -34,7 +35,7 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         weights = [p for p in network.parameters() if p.requires_grad]
         kernels = [p for p in weights if p.ndim == 4]
-        ends = {id(p) for p in (*kernels[:1], *kernels[-1:])}
+        ends = {id(p) for p in getattr(network, "ends", (*kernels[:1], *kernels[-1:]))}
         matrices = [p for p in kernels if id(p) not in ends]
         inner = {id(p) for p in matrices}
         groups = [

@@ -52,7 +52,7 @@ def tasks_of(damage: Iterable[str], channels: int) -> list[Task]:
 
     channels: of the model; one of grey pictures sees the colour ones in grey.
     """
-    kinds = {*damage} - {"clean"}
+    kinds = {"noise" if kind == "float-noise" else kind for kind in damage} - {"clean"}
     seen = [task for task in TASKS if task.kind in kinds or "mixture" in kinds or not kinds]
     if channels == 1:
         seen = [task._replace(colours="grey") for task in seen]

@@ -25,7 +25,7 @@ from artgen.storage import atomic, uri
 from artgen.work.picture_set import Seen
 
 # Raised whenever the same pictures give other features or statistics than the release before.
-FORM = 1
+FORM = 2
 _DIGEST_BYTES = 32
 
 

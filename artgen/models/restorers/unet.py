@@ -72,6 +72,15 @@ class RestoreUNet(nn.Module):
             nn.init.zeros_(silent.weight)
             nn.init.zeros_(silent.bias)  # pyright: ignore[reportArgumentType]
 
+    @property
+    def ends(self) -> list[Tensor]:
+        """The kernels that read the input and those that make the output."""
+        return [
+            self.head.weight,
+            self.tail.weight,
+            *(layer.weight for layer in self.mend if isinstance(layer, nn.Conv2d)),
+        ]
+
     def forward(self, x_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
         """x in [0, 1] with 3 channels, mask 1 where a pixel is missing; returns the picture, not clamped."""
         # Shifted sums are slow on channels-last views.

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from artgen.training import degrade
 from artgen.training.degrade import OPERATORS
@@ -85,6 +85,20 @@ def test_drawn_damage_reaches_its_share_and_little_more(name, most):
     for seed in range(8):
         mask = OPERATORS[name](picture(), 0.1, seeded(seed)).mask
         assert 0.1 <= mask.mean().item() < most
+
+
+@pytest.mark.parametrize("draw", [degrade._draw_hole, degrade._draw_scratch])
+def test_drawing_ends_with_the_first_mark_that_reaches_the_share(draw):
+    for seed in range(6):
+        generator, canvas = np.random.default_rng(seeded(seed).seeds()[0]), Image.new("L", (300, 200))
+        while np.count_nonzero(np.asarray(canvas)) < 0.12 * 300 * 200:  # counted after every mark
+            draw(ImageDraw.Draw(canvas), 300, 200, generator)
+        mask = degrade._drawn(torch.zeros(1, 1, 200, 300), 0.12, seeded(seed), draw).mask
+        assert np.array_equal(mask[0, 0].numpy() > 0, np.asarray(canvas) > 0)
+
+
+def test_holes_reach_their_share_of_a_large_scan():
+    assert 0.15 <= degrade.holes(torch.zeros(1, 1, 3000, 4000), 0.15, seeded(1)).mask.mean().item() < 0.16
 
 
 @pytest.mark.parametrize("name", sorted(OPERATORS))

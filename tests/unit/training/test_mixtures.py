@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from artgen.errors import UsageError
 from artgen.training import mixtures
 from artgen.training.degrade import OPERATORS, UNSEEN
-from artgen.training.mixtures import DEFAULT_WEIGHTS, damage_at_random
+from artgen.training.mixtures import DEFAULT_WEIGHTS, damage_at_random, plan
 
 
 def test_every_kind_keeps_shape_and_is_a_function_of_the_seed():
@@ -70,3 +71,14 @@ def test_jpeg_off_the_grid_moves_the_blocks_and_not_the_picture():
     edges = (image[:, 0, 32, 1:] - image[:, 0, 32, :-1]).abs()
     worst = edges.argmax(dim=1) % 8
     assert 0.65 < (worst == 7).float().mean() < 0.9  # most begin on the grid, and an eighth of the rest
+
+
+def test_float_noise_is_that_of_the_published_tables_alone():
+    steps = [plan({"float-noise": 1.0}, seed, 1) for seed in range(400)]
+    assert all(len(some) == 1 and some[0].operator == "noise" for some in steps)
+    sigmas = np.array([some[0].strength for some in steps])
+    assert 0 <= sigmas.min() < 2
+    assert 53 < sigmas.max() <= 55
+    assert np.mean(sigmas) == pytest.approx(27.5, abs=2)
+    mixed = [step.operator for seed in range(400) for step in plan({"mixture": 1.0}, seed, 1)]
+    assert set(mixed) >= {"noise", "jpeg"}

@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import nn
 
+from artgen.models.restorers.unet import RestoreUNet
 from artgen.training.muon import MATRIX_RATE, Muon, orthogonal
 
 
@@ -27,6 +28,13 @@ def test_singular_values_become_nearly_equal():
         assert values.max() < 1.25
         assert values.min() > 0.3  # where the smallest was a hundredth of the largest and less
     assert torch.equal(orthogonal(torch.zeros(3, 5)), torch.zeros(3, 5))
+
+
+def test_all_output_layers_of_the_default_network_go_by_adamw():
+    net = RestoreUNet(widths=(8, 8, 8), blocks=1, middle_blocks=1)
+    (vectors,) = [group["params"] for group in Muon(net, 1e-3).param_groups if not group["matrices"]]
+    kernels = {id(weight) for weight in vectors if weight.ndim == 4}
+    assert kernels == {id(net.head.weight), id(net.tail.weight), id(net.mend[1].weight)}
 
 
 def test_ends_and_vectors_go_by_adamw():

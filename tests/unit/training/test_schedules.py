@@ -24,10 +24,12 @@ def test_the_mean_forgets_half_in_a_halflife():
     assert ema_decay(16, 0, 1000) == 0
 
 
-def test_the_mean_moves_towards_the_network_and_copies_buffers():
+def test_the_mean_moves_towards_the_network_with_its_statistics_and_copies_counts():
     mean, network = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
     nn.init.constant_(network.weight, 3.0)
     network.running_mean = torch.full((3,), 7.0)
+    network.num_batches_tracked.fill_(5)
     update_mean(mean, network, 0.75)
     assert torch.allclose(mean.weight, torch.full((3,), 1.5))
-    assert torch.equal(mean.running_mean, network.running_mean)
+    assert torch.allclose(mean.running_mean, torch.full((3,), 1.75))
+    assert mean.num_batches_tracked == 5
