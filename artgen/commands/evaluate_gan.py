@@ -127,8 +127,11 @@ def _fakes(settings: Settings, device: str, threads: int) -> Fakes:
     painter = load_painter(settings.model, options).to(device)
     seeds = range(settings.seed, settings.seed + settings.samples)
     precision = "fp32" if settings.precision == "auto" else settings.precision
+    known = painter.facts.classes
+    data_options = settings.storage_options
+    classes = evaluation.classes_as_in(settings.data, known, len(seeds), data_options) if known else None
     return evaluation.fakes_of_generator(
-        painter, settings.model, seeds, truncation=settings.truncation, precision=precision
+        painter, settings.model, seeds, truncation=settings.truncation, precision=precision, classes=classes
     )
 
 

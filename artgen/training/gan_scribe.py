@@ -58,10 +58,10 @@ class GanScribe:
             "size_rule": pictures.size_rule,
         }}  # fmt: skip
         changed = write_down(self.run, made_of, MAY_CHANGE, resumed_at, self.options)
-        self.measure = f"{NAME} of {min(self.recipe.metric_images, count)} pictures of listing {pictures.listing}"
+        self.measure = f"{NAME} of {min(self.recipe.metric_images, count)} pictures of listing {pictures.listing}, classes as there"
         shown = pictures.batch(self.recipe, 0, min(GRID_IMAGES, count)).pixels
         self._write("reals.png", grid(shown.permute(0, 2, 3, 1).numpy(), 8))
-        self._watch = Watch(pictures.pixels_NCHW, self.recipe.metric_images)
+        self._watch = Watch(pictures.pixels_NCHW, self.recipe.metric_images, pictures.labels_N)
         self._journal = Journal(self.run, self.state.step, self.options)
         self._journal.line({
             "pictures": count, "changed": len(pictures.changed), "unusable": len(pictures.unusable),

@@ -40,13 +40,15 @@ class Look(NamedTuple):
 class Watch:
     """Looks at the running mean, always at the pictures of the same seeds.
 
-    Args: real_NCHW: uint8, all of them. images: that the distance compares, at most (of each kind).
+    Args: real_NCHW: uint8, all of them. images: that the distance compares, at most (of each kind). labels_N: their classes;
+    the distance is then from pictures of the same classes, each as often.
     """
 
-    def __init__(self, real_NCHW: Tensor, images: int) -> None:
+    def __init__(self, real_NCHW: Tensor, images: int, labels_N: Tensor | None = None) -> None:
         self.images = min(images, len(real_NCHW))
         # Spread over the listing, so that each folder has its share.
         rows = torch.arange(self.images) * len(real_NCHW) // self.images
+        self._labels = None if labels_N is None else labels_N[rows].tolist()
         self._features = RandomFeatures(real_NCHW.shape[1])
         self._real = statistics(self._features(real_NCHW[rows]))
         grid = real_NCHW[:: max(len(real_NCHW) // GRID_IMAGES, 1)][:GRID_IMAGES]
@@ -56,11 +58,11 @@ class Watch:
         """Raises Unstable when the pictures are not finite."""
         painter = Painter(state.mean, facts, "in training")
         try:
-            pixels = sample(painter, range(max(self.images, GRID_IMAGES)))
+            grid = sample(painter, range(GRID_IMAGES))
+            pixels = sample(painter, range(self.images), self._labels)
         except NotFinite as error:  # no other failure says anything of the game
             raise Unstable(str(error)) from error
-        features = self._features(torch.from_numpy(pixels[: self.images]).permute(0, 3, 1, 2))
-        grid = pixels[:GRID_IMAGES]
+        features = self._features(torch.from_numpy(pixels).permute(0, 3, 1, 2))
         # Where DATA is one picture many times, one picture is all there is to make.
         diversity = _spread(grid) / self._spread if self._spread else 1.0
         return Look(grid, distance(self._real, statistics(features)), diversity)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -50,18 +50,36 @@ def are_pictures(model: str, options: uri.Options | None) -> bool:
 
 
 def fakes_of_generator(
-    painter: Painter, name: str, seeds: range, *, truncation: float = 1.0, precision: str = "fp32"
-) -> Fakes:
-    """The pictures that `artgen generate` makes of the same seeds."""
+    painter: Painter, name: str, seeds: range, *, truncation: float = 1.0, precision: str = "fp32",
+    classes: Sequence[int] | None = None,
+) -> Fakes:  # fmt: skip
+    """The pictures that `artgen generate` makes of the same seeds, or those of the given classes, one for each."""
     facts = painter.facts
     told = {
         "model": uri.shown(name), "model_sha256": painter.sha256, "seeds": f"{seeds.start}-{seeds.stop - 1}",
         "truncation": truncation, "precision": precision,
     }  # fmt: skip
+    if facts.classes:
+        told["classes"] = "equally often" if classes is None else "as often as in DATA"
     return Fakes(
         (facts.height, facts.width, facts.channels), len(seeds),
-        lambda: drawn(painter, seeds, truncation, precision), told, dict,
+        lambda: drawn(painter, seeds, truncation, precision, classes), told, dict,
     )  # fmt: skip
+
+
+def classes_as_in(data: str, classes: Sequence[str], count: int, options: uri.Options | None) -> list[int] | None:
+    """Numbers of `count` classes as often as they are in DATA; None where DATA has others than these or none.
+
+    Drawn equally often, the pictures of a generator would be far from a DATA of unequal classes, however good each is.
+    """
+    try:
+        _, labels, _ = listed(data, True, options)
+    except UsageError:
+        return None
+    if {*labels} != {*classes}:
+        return None
+    numbers = sorted(map(list(classes).index, labels))
+    return [numbers[place * len(numbers) // count] for place in range(count)]
 
 
 def fakes_of_pictures(model: str, images: int, options: uri.Options | None = None, threads: int = 1) -> Fakes:

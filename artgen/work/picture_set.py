@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -86,11 +85,14 @@ def first_shape(sources: Iterable[Source], options: Mapping[str, Any] | None) ->
     raise UsageError("MODEL holds no picture that can be read; give a generator or pictures that one made")
 
 
-def drawn(painter: Painter, seeds: range, truncation: float, precision: str) -> Iterator[Tensor]:
-    """pixels_NCHW of the seeds, uint8, BATCH_IMAGES at a time; the class of each is its seed modulo their number."""
-    rest = iter(seeds)
-    while part := list(islice(rest, BATCH_IMAGES)):
-        yield _as_NCHW(sample(painter, part, truncation=truncation, precision=precision))
+def drawn(
+    painter: Painter, seeds: range, truncation: float, precision: str, classes: Sequence[int] | None = None
+) -> Iterator[Tensor]:  # fmt: skip
+    """pixels_NCHW of the seeds, uint8, BATCH_IMAGES at a time. classes: one for each seed; None: it modulo their number."""
+    for start in range(0, len(seeds), BATCH_IMAGES):
+        stop = start + BATCH_IMAGES
+        some = None if classes is None else classes[start:stop]
+        yield _as_NCHW(sample(painter, seeds[start:stop], some, truncation, precision))
 
 
 def _stacked(pictures: list[np.ndarray]) -> Tensor:

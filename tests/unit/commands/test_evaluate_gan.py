@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from artgen.metrics.classifier import Classifier, ClassifierFacts, Network
 from artgen.models.gans.weights import load_painter
+from artgen.work.gan_evaluation import classes_as_in
 from tests import pictures
 from tests.generators import write_run
 from tests.runs import artgen_here
@@ -83,7 +84,7 @@ def test_a_generator_is_its_own_output_whatever_holds_it(run: Path, output: Path
     assert "kid_random_deviation" not in facts["metrics"]  # all subsets would be the same one
     assert facts["fake"] == {
         "model": str(run), "model_sha256": load_painter(str(run)).sha256, "seeds": f"0-{COUNT - 1}", "truncation": 1.0,
-        "precision": "fp32", "images": COUNT, "unusable": 0, "first_unusable": {},
+        "precision": "fp32", "classes": "equally often", "images": COUNT, "unusable": 0, "first_unusable": {},
     }  # fmt: skip
     assert (facts["extractor"]["name"], facts["extractor"]["figure"]) == ("random", "fd_random")
     assert facts["pairs"]["real"] == facts["pairs"]["fake"] == COUNT
@@ -327,3 +328,23 @@ def test_wrong_models_and_data(run: Path, kinds: Path, tmp_path: Path) -> None:
     result = artgen_here("evaluate", "gan", restorer, kinds, "--samples", str(COUNT))
     assert result.returncode == 2
     assert "is a restorer" in result.stderr
+
+
+def test_a_generator_with_classes_draws_them_as_often_as_they_are_in_data(run: Path, tmp_path: Path) -> None:
+    names = load_painter(str(run)).facts.classes
+    counts = {name: 12 * (number + 1) for number, name in enumerate(names)}
+    data = tmp_path / "data"
+    for name, count in counts.items():
+        for number in range(count):
+            pictures.write_folder(data, {f"{name}/{number}.png": pictures.png(pictures.picture(number, 36, 28))})
+    numbers = classes_as_in(str(data), names, 60, None)
+    assert numbers is not None
+    total = sum(counts.values())
+    assert [numbers.count(place) for place in range(len(names))] == [60 * counts[name] // total for name in names]
+    assert classes_as_in(str(data), [*names, "more"], 60, None) is None
+    assert classes_as_in(str(data / names[0]), names, 60, None) is None
+    flags = ("--samples", "60", "--cache", tmp_path / "cache", "--json")
+    told = json.loads(artgen_here("evaluate", "gan", run, data, *flags).stdout)
+    assert told["fake"]["classes"] == "as often as in DATA"
+    told = json.loads(artgen_here("evaluate", "gan", run, data / names[0], *flags).stdout)
+    assert told["fake"]["classes"] == "equally often"

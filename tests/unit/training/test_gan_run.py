@@ -24,7 +24,7 @@ from artgen.training.gan_run import train_gan
 from artgen.training.gan_scribe import grid_name
 from artgen.training.gan_state import load_gan, save_gan
 from artgen.training.journal import read_log
-from artgen.training.loop_gan import train
+from artgen.training.loop_gan import Unstable, train
 from artgen.training.shards import Shards
 from artgen.training.state import check_same, last_step
 from tests.runs import tree
@@ -202,7 +202,8 @@ def test_one_pass_that_is_not_finite_leaves_running_statistics_as_they_were():
     before = {key: value.clone() for key, value in gan_ranks.weights_of(state).items()}
     assert any("running_var" in key for key in before)
     hook = state.generator.register_forward_pre_hook(lambda _, given: (given[0] * math.inf, *given[1:]))
-    run(replace(gan_ranks.DCGAN, images=24, report_steps=1))
+    with pytest.raises(Unstable, match=r"the last steps were not finite \(1 of them\)"):
+        run(replace(gan_ranks.DCGAN, images=24, report_steps=1))
     hook.remove()
     assert told[-1]["skipped"] == 1
     assert all(torch.equal(before[key], value) for key, value in gan_ranks.weights_of(state).items())
