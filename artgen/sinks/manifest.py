@@ -87,7 +87,7 @@ def written(schema: pa.Schema) -> tuple[float, str] | None:
 
 
 class _Damaged(StorageError):
-    """The bytes of a part are no manifest."""
+    """The bytes of a part are no manifest, or it was dropped by a run since it was listed."""
 
 
 def read(
@@ -197,7 +197,7 @@ def _part(
     part_uri = ledger.part_uri(output_uri, unit_id)
     data = uri.read_or_none(part_uri, options)
     if data is None:
-        raise StorageError(f"the manifest part {uri.shown(part_uri)!r} has vanished while it was read")
+        raise _Damaged(f"the manifest part {uri.shown(part_uri)!r} has vanished while it was read")
     wanted = list(SCHEMA.names if columns is None else columns)
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:

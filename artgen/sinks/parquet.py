@@ -19,7 +19,7 @@ from artgen.errors import StorageError
 from artgen.records import Row
 from artgen.sinks.base import picture_facts, remedy
 from artgen.sinks.spool import Spool
-from artgen.storage import atomic, uri
+from artgen.storage import atomic, ledger, uri
 
 FOLDER = "parquet"
 # A row group is what a reader holds in memory at once, and what this sink holds before it spools.
@@ -126,7 +126,7 @@ def _writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
 def unit_of(name: str) -> str | None:
     """The unit of a file of this folder; None for what is not ours."""
     found = re.fullmatch(r"part-(.+)\.parquet", name)
-    return found[1] if found else None
+    return found[1] if found and ledger.is_unit(found[1]) else None
 
 
 def open(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Parquet:

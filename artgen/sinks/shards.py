@@ -20,7 +20,7 @@ from artgen.errors import StorageError
 from artgen.records import Row
 from artgen.sinks.base import picture_facts, remedy
 from artgen.sinks.spool import Spool
-from artgen.storage import atomic, uri
+from artgen.storage import atomic, ledger, uri
 
 FOLDER = "shards"
 
@@ -72,7 +72,8 @@ class Shard:
 
 def unit_of(name: str) -> str | None:
     """The unit of a file of this folder; None for what is not ours."""
-    return name.removesuffix(".tar") if name.endswith(".tar") else None
+    unit = name.removesuffix(".tar")
+    return unit if name.endswith(".tar") and ledger.is_unit(unit) else None
 
 
 def open(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Shard:

@@ -20,12 +20,18 @@ from artgen.storage import uri
 _MAGIC, _LEAST_BYTES = b"PAR1", 12
 # Looks at a network file system wait for it, many at once.
 _LOOKERS, _CHUNK = 16, 256
-_PART = re.compile(r"part-(?P<unit>[0-9a-f]{8}-\d{6,})(?:\.(?P<start>\d+)-(?P<stop>\d+))?\.parquet$")
+_UNIT = r"(?P<unit>[0-9a-f]{8}-\d{6,})(?:\.(?P<start>\d+)-(?P<stop>\d+))?"
+_PART = re.compile(rf"part-{_UNIT}\.parquet$")
 
 
 def part_uri(output: str, unit: str) -> str:
     """Where the rows of a unit, or of a part `<unit>.<start>-<stop>` of one, are committed."""
     return uri.join(output, "manifest", f"part-{unit}.parquet")
+
+
+def is_unit(name: str) -> bool:
+    """Whether this may be the name of a unit, or of a part of one."""
+    return re.fullmatch(_UNIT, name) is not None
 
 
 class Ledger:

@@ -51,7 +51,7 @@ class Reader:
 
     def head(self, source: Source, size: int) -> bytes:
         """The first bytes of a plain file or of a container itself."""
-        return self._guarded(source, lambda: self._open(source).fetch(0, size))
+        return self._guarded(source, lambda: self._open(source, source.size).fetch(0, size))
 
     def container(self, source: Source) -> Blob:
         """The container of a source, by ranges. Raises SourceUnreadable when it is not the one listed."""

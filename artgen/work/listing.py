@@ -50,6 +50,7 @@ class Listing:
             "CREATE TABLE earlier(key TEXT PRIMARY KEY, attempts INTEGER);"
             "CREATE TABLE taken(name TEXT PRIMARY KEY);"
             "CREATE TABLE stale(unit TEXT, key TEXT, attempts INTEGER, output_uri TEXT); CREATE INDEX stale_key ON stale(key);"
+            "CREATE INDEX stale_unit ON stale(unit);"
         )
         self._add_sources(found)
         if masks is not None:
@@ -140,8 +141,13 @@ class Listing:
             query = "SELECT output_uri FROM stale WHERE unit = ? AND output_uri LIKE ?"
             for (where,) in self._db.execute(query, (unit, f"{files.FOLDER}/%")).fetchall():
                 files.remove(output, where, options)
-            for sink in (parquet, shards, manifest):
-                sink.drop(output, unit, keys, options)
+            query = "SELECT key FROM stale WHERE unit = ? AND output_uri IS NOT NULL"
+            if shown := {
+                key for (key,) in self._db.execute(query, (unit,))
+            }:  # a failed row has no picture to look for
+                for sink in (parquet, shards):
+                    sink.drop(output, unit, shown, options)
+            manifest.drop(output, unit, keys, options)
         self._db.execute("INSERT OR REPLACE INTO earlier SELECT key, max(attempts) FROM stale GROUP BY key")
         self._take_foreign(output, options)
 

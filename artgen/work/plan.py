@@ -18,7 +18,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from artgen.errors import StorageError, UsageError
@@ -72,7 +72,7 @@ class UnitRef:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A plan as it stands in OUTPUT: units of `unit_images` images each, the last of what is left. `seeds`: as text, where it
-    is a plan of seeds."""
+    is a plan of seeds. others: committed parts of earlier plans when it was made, whose images it leaves out."""
 
     output: str
     hash: str
@@ -82,6 +82,7 @@ class Plan:
     listing: str
     settings: dict[str, Any]
     seeds: str = ""
+    others: int = 0
 
     @property
     def units(self) -> int:
@@ -220,7 +221,7 @@ def survey(
     options: dict[str, Any] | None = None,
 ) -> Plan | None:  # fmt: skip
     """The plan that OUTPUT stands by if it still holds; else None, and `listed` counts what the rows there leave to be done.
-    None holds beside torn parts of the manifest: they may be of an earlier plan.
+    None holds beside torn parts of the manifest, or where some are gone: they may be of an earlier plan.
 
     Changes nothing in OUTPUT. Raises UsageError if it was made with other settings, or of another INPUT with the same names.
     """
@@ -232,9 +233,11 @@ def survey(
             "use the same settings, another OUTPUT, or --overwrite to start it anew"
         )
     held = current(output, options)
-    holds = held is not None and held.listing == listed.digest() and not retry_failed
-    if holds and not Ledger(output, options).torn:
-        return held
+    if held is not None and held.listing == listed.digest() and not retry_failed:
+        ledger = Ledger(output, options)
+        others = sum(held.ref_of(unit) is None for unit in ledger.units())
+        if not ledger.torn and others >= held.others:
+            return held
     listed.subtract_done(output, retry_failed=retry_failed, options=options)
     if listed.changed and root is not None and root != listed.root:
         raise UsageError(
@@ -263,6 +266,7 @@ def _write(
         _json({"settings": settings, "todo": listed.digest(todo=True), "unit": size})
     ).hexdigest()
     plan = Plan(output, identity[:16], images, listed.skipped, size, digest, settings, str(listed.seeds))
+    plan = replace(plan, others=sum(plan.ref_of(unit) is None for unit in Ledger(output, options).units()))
     file_rows = size * UNITS_PER_FILE
     for number, rows in enumerate(_chunks(listed.entries(settings["extension"]), file_rows)):
         _write_units(uri.join(plan.folder, f"units-{number:05d}.parquet"), rows, size, options)

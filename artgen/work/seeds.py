@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate
 
 from artgen.errors import UsageError
 from artgen.records import Entry, Source
@@ -78,7 +78,8 @@ class Seeds:
         for first, stop in self.ranges:
             while passed < len(other.ranges) and other.ranges[passed][1] <= first:
                 passed += 1
-            for gone_first, gone_stop in islice(other.ranges, passed, None):
+            for place in range(passed, len(other.ranges)):
+                gone_first, gone_stop = other.ranges[place]
                 if gone_first >= stop:
                     break
                 left.append((first, gone_first))

@@ -25,9 +25,11 @@ def test_parts_of_units_without_rows_go_and_all_else_stays(tmp_path: Path) -> No
             sink.commit()
         if not unit.startswith("89"):
             manifest.write(str(tmp_path), unit, [row(unit, unit=unit)])
-    (tmp_path / "shards" / "notes.txt").write_text("mine")
+    for name in ("shards/notes.txt", "shards/train-000.tar", "parquet/part-00000.parquet"):
+        (tmp_path / name).write_text("mine")
     drop_uncommitted(str(tmp_path), None)
     assert sorted(path.name for path in (tmp_path / "parquet").iterdir()) == [
+        "part-00000.parquet",
         "part-0123abcd-000000.parquet",
         "part-0123abcd-000001.4-8.parquet",
     ]
@@ -35,6 +37,7 @@ def test_parts_of_units_without_rows_go_and_all_else_stays(tmp_path: Path) -> No
         "0123abcd-000000.tar",
         "0123abcd-000001.4-8.tar",
         "notes.txt",
+        "train-000.tar",
     ]
 
 

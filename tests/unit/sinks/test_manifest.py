@@ -119,3 +119,16 @@ def test_writing_a_manifest_imports_neither_torch_nor_pandas_nor_datasets() -> N
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_part_that_a_run_drops_meanwhile_is_left_out_by_who_says_so(tmp_path: Path) -> None:
+    for unit in ("0123abcd-000000", "0123abcd-000001"):
+        manifest.write(str(tmp_path), unit, [row(unit, unit=unit)])
+    units = ["0123abcd-000000", "0123abcd-000001", "0123abcd-000002"]
+    left_out: list[str] = []
+    found = [key for batch in manifest.read(str(tmp_path), ["key"], units=units, damaged=left_out)
+             for key in batch.column(0).to_pylist()]  # fmt: skip
+    assert found == units[:2]
+    assert left_out == units[2:]
+    with pytest.raises(StorageError, match="has vanished"):
+        list(manifest.read(str(tmp_path), ["key"], units=units))

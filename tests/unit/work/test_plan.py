@@ -12,6 +12,7 @@ from artgen.errors import StorageError, UsageError
 from artgen.records import Row, Source
 from artgen.sinks import manifest
 from artgen.storage.ledger import Ledger
+from artgen.work import listing
 from artgen.work import plan as plans
 from artgen.work.listing import Listing, stem
 from artgen.work.plan import Plan, PlanReader
@@ -205,6 +206,28 @@ def test_what_a_power_cut_tore_is_done_anew_also_of_an_earlier_plan(tmp_path: Pa
     assert manifest.totals(str(tmp_path)) == {"ok": 9, "failed": 0}
     assert list(prepare(tmp_path, sources(9), say=said.append).pending(Ledger(str(tmp_path)))) == []
     assert len(said) == 1
+
+
+def test_a_part_of_an_earlier_plan_that_is_gone_is_done_anew(tmp_path: Path) -> None:
+    commit(prepare(tmp_path, sources(9)))
+    gone = min((tmp_path / "manifest").iterdir())
+    commit(prepare(tmp_path, sources(12)))
+    assert list(prepare(tmp_path, sources(12)).pending(Ledger(str(tmp_path)))) == []
+    gone.unlink()  # by hand, or by an interrupted copy of OUTPUT
+    plan = prepare(tmp_path, sources(12))
+    assert keys(plan) == [source.key for source in sources(3)]
+    commit(plan)
+    assert manifest.totals(str(tmp_path)) == {"ok": 12, "failed": 0}
+    assert prepare(tmp_path, sources(12)) == plan
+
+
+def test_what_failed_is_looked_for_in_no_part_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[set[str]] = []
+    for sink in (listing.parquet, listing.shards):
+        monkeypatch.setattr(sink, "drop", lambda output, unit, keys, options: dropped.append(keys))
+    commit(prepare(tmp_path, sources(6)), status="failed")
+    assert len(keys(prepare(tmp_path, sources(6), retry_failed=True))) == 6
+    assert dropped == []
 
 
 def test_a_part_damaged_within_is_done_anew_when_rows_are_read(tmp_path: Path) -> None:
