@@ -31,7 +31,7 @@ def carry(
     from artgen.work.unit import Publish
 
     refs = list(plan.pending(Ledger(config.output, config.storage_options)))
-    publish = Publish(config.output, config.to, config.on_error, config.storage_options)
+    publish = Publish(config.output, config.to, config.on_error, plan.hash, config.storage_options)
     tally, started, clock = Tally(), runlog.now(), time.monotonic()
     console.begin(plan.images, plan.images - sum(ref.images for ref in refs), config.doing)
     ended = "done"

@@ -13,6 +13,7 @@ from typing import Any
 from artgen.records import Entry, Skipped, Source
 from artgen.sinks import files, manifest, parquet, shards
 from artgen.storage import kind
+from artgen.storage.ledger import Ledger
 from artgen.storage.names import Names
 from artgen.work import foreign
 
@@ -24,7 +25,8 @@ class Listing:
     """Sources of an INPUT in their order, with masks, and what of them is already done in an OUTPUT.
 
     paired: INPUT and masks are one file each, which belong together whatever their names.
-    masked: images with a mask. unmatched: masks of no image. changed, damaged: see `subtract_done`. foreign: see `drop_stale`.
+    masked: images with a mask. unmatched: masks of no image. changed, damaged, committed: see `subtract_done`. foreign: see
+    `drop_stale`.
     Close it (or use it as a context manager) to remove the temporary database.
     """
 
@@ -39,6 +41,7 @@ class Listing:
         self.first_skipped: list[Skipped] = []
         self.masked = self.unmatched = self.changed = self.foreign = 0
         self.damaged: list[str] = []
+        self.committed: list[str] = []
         # An empty name makes SQLite keep the database in memory and spill it to a temporary file as it grows.
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(
@@ -120,14 +123,15 @@ class Listing:
 
     def subtract_done(self, output: str, *, retry_failed: bool, options: dict[str, Any] | None = None) -> None:
         """Leaves out the sources that have a row of the same version in OUTPUT; `changed` counts those of another,
-        `damaged` are the units of parts that cannot be read.
+        `damaged` are the units of parts that cannot be read, `committed` all that there are.
         """
         self.changed, self.damaged = 0, []
         self._db.execute("DELETE FROM done")
         self._db.execute("DELETE FROM earlier")
         self._db.execute("DELETE FROM stale")
         columns = ["key", "source_version", "status", "output_name", "output_uri", "attempts", "unit"]
-        for batch in manifest.read(output, columns=columns, damaged=self.damaged, options=options):
+        self.committed = Ledger(output, options).units()
+        for batch in manifest.read(output, columns, units=self.committed, damaged=self.damaged, options=options):
             for row in batch.to_pylist():
                 self._take_row(row, retry_failed)
 

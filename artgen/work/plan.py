@@ -171,11 +171,17 @@ def settings_difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def current(output: str, options: dict[str, Any] | None = None) -> Plan | None:
     """The plan that OUTPUT stands by, or None."""
-    pointer = _read_json(uri.join(output, "_artgen", "current.json"), options)
-    if pointer is None:
+    found = current_hash(output, options)
+    if found is None:
         return None
-    facts = _read_json(uri.join(output, "_artgen", f"plan-{pointer['plan']}", PLAN), options)
+    facts = _read_json(uri.join(output, "_artgen", f"plan-{found}", PLAN), options)
     return None if facts is None else Plan(output=output, **facts)
+
+
+def current_hash(output: str, options: dict[str, Any] | None = None) -> str | None:
+    """Of the plan that OUTPUT stands by; None before the first and while another is made. Raises StorageError."""
+    pointer = _read_json(uri.join(output, "_artgen", "current.json"), options)
+    return None if pointer is None else pointer["plan"]
 
 
 def all_plans(output: str, options: dict[str, Any] | None = None) -> Iterator[Plan]:
@@ -204,7 +210,11 @@ def prepare(
     uri.remove(uri.join(output, "_artgen", "current.json"), options)
     # Rows go next, and a plan that came back after a power cut would count their images as done.
     atomic.sync(uri.join(output, "_artgen"), ["settings.json"])
-    unreadable = [*Ledger(output, options).torn, *listed.damaged]
+    # From here on the workers of a driver that has lost OUTPUT to this one commit nothing (`unit.run`).
+    ledger = Ledger(output, options)
+    if ledger.units() != listed.committed:
+        listed.subtract_done(output, retry_failed=retry_failed, options=options)
+    unreadable = [*ledger.torn, *listed.damaged]
     for unit in unreadable:
         uri.remove(part_uri(output, unit), options)
     if unreadable and say is not None:

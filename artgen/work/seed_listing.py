@@ -23,6 +23,7 @@ class SeedListing:
     def __init__(self, seeds: Seeds) -> None:
         self._all = self.seeds = seeds
         self.damaged: list[str] = []
+        self.committed: list[str] = []
 
     def count(self) -> int:
         """Pictures still to be done."""
@@ -37,7 +38,7 @@ class SeedListing:
         those that cannot be read are named in `damaged`."""
         ledger = Ledger(output, options)
         done: list[tuple[int, int]] = []
-        planless = ledger.units()
+        planless = self.committed = ledger.units()
         for plan in all_plans(output, options):
             planless = [unit for unit in planless if plan.ref_of(unit) is None]
             planned = Seeds.parse(plan.seeds)

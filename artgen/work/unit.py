@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from artgen.errors import RunError
 from artgen.records import Entry, Outcome, Row, Unit
 from artgen.sinks import files, manifest, parquet, shards
+from artgen.work import plan
 
 if TYPE_CHECKING:
     from artgen.codecs.pool import GuardPool
@@ -81,11 +82,12 @@ class Job(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Where and how units are committed."""
+    """Where and how units are committed. plan: the hash of the one that they are of; "": whatever OUTPUT stands by."""
 
     output: str
     to: tuple[str, ...]
     on_error: str = "record"
+    plan: str = ""
     options: dict[str, Any] | None = field(
         default=None, repr=False
     )  # may hold secrets, and Ray logs what it is given
@@ -160,14 +162,26 @@ def _commit(unit: Unit, made: Iterator[Made], publish: Publish, on_image: Callab
             rows.append(row)
             if on_image is not None:
                 on_image(row)
+        _check_plan(publish)
         for sink in sinks:
             sink.commit()
     except BaseException:
         for sink in sinks:
             sink.abort()
         raise
+    _check_plan(publish)
     manifest.write(publish.output, unit.id, rows, publish.options)
     return outcome(unit.id, rows)
+
+
+def _check_plan(publish: Publish) -> None:
+    """A driver that was held up (a machine asleep, a network gone) may have lost OUTPUT to another, whose plan gives the same
+    images to other units, while its workers go on. Raises RunError; nothing of the unit counts then.
+    """
+    if publish.plan and plan.current_hash(publish.output, publish.options) != publish.plan:
+        raise RunError(
+            "another run has planned this OUTPUT anew meanwhile: this one ends, and the same command goes on from what is done"
+        )
 
 
 def outcome(unit_id: str, rows: list[Row]) -> Outcome:

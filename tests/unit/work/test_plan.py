@@ -221,6 +221,20 @@ def test_a_part_of_an_earlier_plan_that_is_gone_is_done_anew(tmp_path: Path) -> 
     assert prepare(tmp_path, sources(12)) == plan
 
 
+def test_rows_that_come_while_a_run_plans_anew_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a driver that has lost OUTPUT: its workers may commit until the plan is taken away."""
+    first = prepare(tmp_path, sources(6))
+    survey = plans.survey
+
+    def late(*given: Any, **flags: Any) -> Plan | None:
+        held = survey(*given, **flags)
+        commit(first, most=1)
+        return held
+
+    monkeypatch.setattr(plans, "survey", late)
+    assert keys(prepare(tmp_path, sources(9))) == [source.key for source in sources(9)[3:]]
+
+
 def test_what_failed_is_looked_for_in_no_part_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dropped: list[set[str]] = []
     for sink in (listing.parquet, listing.shards):

@@ -119,3 +119,16 @@ def test_an_error_stops_the_images_under_way_before_it_waits_for_them(tmp_path: 
     with pytest.raises(RunError, match="000"):
         list(unit.run(units([4]), maker, publish, threads=2, stop=maker.stopped.set))
     assert maker.stopped.is_set()
+
+
+def test_units_of_a_plan_that_another_has_replaced_are_not_committed(tmp_path: Path) -> None:
+    """The workers of a driver that was asleep, and has lost OUTPUT meanwhile."""
+    current = tmp_path / "_artgen" / "current.json"
+    current.parent.mkdir()
+    current.write_text('{"plan": "mine"}')
+    running = unit.run(units([2, 2]), Maker(), Publish(str(tmp_path), ("png", "parquet"), plan="mine"))
+    assert next(running).images == 2
+    current.write_text('{"plan": "another"}')
+    with pytest.raises(RunError, match="another run has planned this OUTPUT anew"):
+        next(running)
+    assert len(list((tmp_path / "manifest").iterdir())) == len(list((tmp_path / "parquet").iterdir())) == 1
