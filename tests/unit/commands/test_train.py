@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from artgen.commands.train import GanProgress, check_places, settings
 from artgen.console import Console
 from artgen.errors import RunError, StorageError, UsageError
-from artgen.storage import uri
+from artgen.storage import atomic, uri
 from artgen.training import run
 from artgen.training.gan_recipe import gan_recipe_names, load_gan_recipe
 from artgen.training.pictures import shown_parts
@@ -106,14 +107,21 @@ def test_an_output_is_no_run_and_a_run_is_no_output(tmp_path: Path, made: str) -
 
 def test_a_dry_run_shows_no_password(tmp_path: Path) -> None:
     data = write_folder(tmp_path / "in", files(2))
-    start = "start=https://me:SECRET@host/a.safetensors?sig=SECRET"
-    planned = artgen_here(
-        "train", "restorer", data, "memory://me:SECRET@host/run", "--set", start, "--dry-run", "--json"
+    shipped = resources.files("artgen.models").joinpath("weights", "default.safetensors").read_bytes()
+    start = "memory://me:SECRET@host/a.safetensors"
+    atomic.write(start, shipped)
+    flags = ("--dry-run", "--json", "--set")
+    planned, refused = (
+        artgen_here("train", "restorer", data, "memory://me:SECRET@host/run", *flags, f"start={weights}")
+        for weights in (start, "https://me:SECRET@127.0.0.1:9/a.safetensors?sig=SECRET")
     )
-    assert planned.returncode == 0, planned.stderr
-    assert "SECRET" not in planned.stdout + planned.stderr
-    told = json.loads(planned.stdout)
-    assert (told["run"], told["recipe"]["start"]) == ("memory://host/run", "https://host/a.safetensors")
+    assert planned.returncode == 0, planned.stdout
+    assert refused.returncode == 2, refused.stdout
+    assert "https://127.0.0.1:9/a.safetensors" in refused.stdout
+    for told in (planned, refused):
+        assert "SECRET" not in told.stdout + told.stderr
+    facts = json.loads(planned.stdout)
+    assert (facts["run"], facts["recipe"]["start"]) == ("memory://host/run", "memory://host/a.safetensors")
 
 
 def test_no_part_of_data_shows_its_password() -> None:
