@@ -18,6 +18,7 @@ from artgen.engines import ray_train
 from artgen.errors import UsageError
 from artgen.training.gan_recipe import GanRecipe, load_gan_recipe
 from artgen.training.gan_run import train_gan
+from artgen.training.shards import check_workers
 from artgen.training.state import last_step
 from tests import pictures
 from tests.ray.test_ray_train import descendants, wait_for_step
@@ -103,14 +104,15 @@ def test_more_workers_than_shards_are_refused_before_a_worker_starts(tmp_path: P
     args = {"data": "in", "folder": str(tmp_path / "run"), "recipe": str(toy), "workers": "3", "device": "cpu"}
     _, recipe = settings(args, load_gan_recipe)
     with pytest.raises(UsageError, match="3 workers cannot share 2 shards; use fewer, or shards = 0"):
-        ray_train._check_workers(recipe, [3])
+        check_workers(recipe, (3, 3))
 
 
 def test_every_number_of_workers_that_a_group_may_have_must_share_a_batch() -> None:
     recipe = GanRecipe(batch_images=64, shards=0)
-    ray_train._check_workers(recipe, [2, 4])
+    for number in (2, 4):
+        check_workers(recipe, (number, number))
     with pytest.raises(UsageError, match="batch_images is 64, which 3 workers cannot share"):
-        ray_train._check_workers(recipe, range(2, 5))
+        check_workers(recipe, (2, 4))
 
 
 def test_the_ray_client_is_refused(tmp_path: Path, toy: Path) -> None:
