@@ -20,7 +20,7 @@ def keep(environment: Mapping[str, str] = os.environ) -> bool:
     set its heap; returns whether it does.
 
     By default glibc gives the activations of every pass back to the system, which clears them page by page for the next
-    one: 10 to 18 % of a CPU's time in the shipped networks (bench/heap.py).
+    one: a tenth of a CPU's time in the shipped restorer, next to nothing in the small generator (bench/heap.py).
     """
     if any(name in environment for name in _USERS_OWN):
         return False
