@@ -104,9 +104,7 @@ class RestoreConfig(RunConfig):
         return (self.input,) if self.masks is None else (self.input, self.masks)
 
     def __post_init__(self) -> None:
-        for name in ("input", "output", "masks"):
-            if getattr(self, name) == "":
-                raise UsageError(f"{name} '' is empty: give a path or URL (. is the current folder)")
+        check_not_empty(input=self.input, output=self.output, masks=self.masks)
         _at_least("tile", self.tile, 32 if self.tile else 0)
         if self.overlap is not None:
             _at_least("overlap", self.overlap, 0)
@@ -197,6 +195,13 @@ def check_limits(max_pixels: float, image_timeout: float) -> None:
     _at_least("image_timeout", image_timeout, 0)
     if image_timeout > LONGEST_S:
         raise UsageError(f"image_timeout {image_timeout:g} is out of range: use 0 for no limit")
+
+
+def check_not_empty(**places: str | None) -> None:
+    """Raises UsageError for a place that is "", as of a shell variable that is not set."""
+    for name, place in places.items():
+        if place == "":
+            raise UsageError(f"{name} '' is empty: give a path or URL (. is the current folder)")
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from artgen.codecs.guard import Guard
 from artgen.codecs.picture import Picture
 from artgen.commands.places import check_apart, check_may_be_made, check_writable, place
-from artgen.config import IMAGE_TIMEOUT_S, MAX_PIXELS, check_limits
+from artgen.config import IMAGE_TIMEOUT_S, MAX_PIXELS, check_limits, check_not_empty
 from artgen.console import Console
 from artgen.errors import ImageError, RunError, StorageError, UsageError
 from artgen.records import Entry, Source
@@ -60,9 +60,7 @@ class DamageConfig:
     storage_options: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("input", "output"):
-            if not getattr(self, name):
-                raise UsageError(f"{name} '' is empty: give a path or URL (. is the current folder)")
+        check_not_empty(input=self.input, output=self.output)
         check_limits(self.max_pixels, self.image_timeout)
         if not self.strengths:
             raise UsageError(f"no damage is named: use one or more of --{', --'.join(ORDER)}".replace("_", "-"))

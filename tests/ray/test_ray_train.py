@@ -155,14 +155,20 @@ def test_more_workers_than_images_in_a_batch_are_refused(private_cluster: None, 
         ray_train.train(*settings(args), lambda _: None, Console(quiet=True))
 
 
-def test_a_place_of_data_with_a_comma_reaches_the_workers_whole(
-    tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def carried(monkeypatch: pytest.MonkeyPatch) -> list[ray_train.Orders]:
+    """What would go to the workers; no cluster is started."""
     given: list[ray_train.Orders] = []
     monkeypatch.setattr(ray_train, "_open_cluster", lambda config: False)
     monkeypatch.setattr(ray_train, "_carry", lambda orders, *_: given.append(orders))
     monkeypatch.setattr(ray, "cluster_resources", dict)
     monkeypatch.setattr(ray, "nodes", list)
+    return given
+
+
+def test_a_place_of_data_with_a_comma_reaches_the_workers_whole(
+    tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = carried(monkeypatch)
     (tmp_path / "a,b").mkdir()
     monkeypatch.chdir(tmp_path / "a,b")
     args = {"data": "one,two", "folder": "../run", "recipe": str(toy), "workers": "1:2"}
@@ -179,11 +185,7 @@ def test_a_place_of_data_with_a_comma_reaches_the_workers_whole(
 def test_weights_to_begin_from_reach_the_workers_as_the_user_named_them(
     tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch, start: str, given: str
 ) -> None:
-    orders: list[ray_train.Orders] = []
-    monkeypatch.setattr(ray_train, "_open_cluster", lambda config: False)
-    monkeypatch.setattr(ray_train, "_carry", lambda order, *_: orders.append(order))
-    monkeypatch.setattr(ray, "cluster_resources", dict)
-    monkeypatch.setattr(ray, "nodes", list)
+    orders = carried(monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.safetensors").touch()
     args = {"data": "in", "folder": "run", "recipe": str(toy), "workers": "1:2", "start": start}
