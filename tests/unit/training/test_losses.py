@@ -19,7 +19,7 @@ def pulls(name: str, error_BCHW: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("l1", 0.1), ("l2", 0.01), ("relative_l1", 0.03 * 0.1 / 0.102), ("huber", 0.09), ("rmse", 0.1)],
+    [("l1", 0.1), ("l2", 0.01), ("huber", 0.09), ("rmse", 0.1), ("psnr", 0.1)],
 )
 def test_the_loss_of_a_tenth_everywhere(name: str, value: float) -> None:
     loss = LOSSES[name](torch.full((2, 3, 8, 8), 0.6), torch.full((2, 3, 8, 8), 0.5))
@@ -41,3 +41,16 @@ def test_a_picture_that_is_right_within_a_fraction_of_a_level_hardly_pulls_with_
     for name, least in (("rmse", 9.0), ("huber", 20.0), ("l1", 1.0)):
         ratio = pulls(name, wrong).norm() / pulls(name, error).norm()
         assert ratio >= least - 1e-3, name
+
+
+def test_with_psnr_a_picture_pulls_the_harder_the_nearer_it_is_down_to_two_levels() -> None:
+    error = torch.stack([torch.full((3, 8, 8), level / 255) for level in (40.0, 20.0, 10.0, 0.1)])
+    heavy, middle, light, right = (pull.norm().item() for pull in pulls("psnr", error))
+    assert middle == pytest.approx(2 * heavy, rel=0.02)
+    assert light == pytest.approx(2 * middle, rel=0.04)
+    assert right < 0.3 * light
+
+
+def test_the_value_of_psnr_shows_weights_that_break() -> None:
+    clean = torch.full((2, 3, 8, 8), 0.5)
+    assert LOSSES["psnr"](clean + 1.5, clean).item() > 30 * LOSSES["psnr"](clean + 0.04, clean).item()

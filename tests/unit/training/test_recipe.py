@@ -50,7 +50,7 @@ def test_changes_and_files(tmp_path):
         ({"damage": {"rain": 1}}, "no training damage is called 'rain'"),
         ({"precision": "fp17"}, "precision is 'fp17'; choose auto, fp32 or bf16"),
         ({"precision": "fp16"}, "train with bf16 or fp32"),
-        ({"loss": "l7"}, "choose from l1, l2, relative_l1, huber"),
+        ({"loss": "l7"}, "choose from l1, l2, huber"),
         ({"turns": 1}, "must be of type bool"),
     ],
 )
