@@ -88,7 +88,7 @@ def _filtered(rows: np.ndarray, above: np.ndarray, pixel_bytes: int) -> np.ndarr
     for form, number, guess in zip(forms, (_UP, _SUB, _AVERAGE), (above, left, mean), strict=True):
         form[:, 0] = number
         np.subtract(rows, guess, out=form[:, 1:])
-    costs = np.abs(forms[:, :, 1:].view(np.int8)).view(np.uint8).sum(axis=2, dtype=np.uint64)  # |-128| wraps to 128
+    costs = np.abs(forms[:, :, 1:].view(np.int8)).view(np.uint8).sum(axis=2, dtype=np.uint32)  # |-128| wraps to 128
     return forms[costs.argmin(axis=0), np.arange(len(rows))]
 
 

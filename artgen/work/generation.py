@@ -6,7 +6,6 @@ import hashlib
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +20,6 @@ from artgen.models.gans import weights
 from artgen.models.gans.spec import MODES, Painter
 from artgen.records import Entry, Row
 from artgen.storage import uri
-from artgen.work.seeds import Seeds
 from artgen.work.unit import Made
 
 # A picture takes seconds at most, wherever it is made: no flag for it.
@@ -72,51 +70,53 @@ class GenerateJob:
         return [self.classes[seed % len(self.classes)] for seed in seeds] if self.classes else None
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """The pictures of one or more forward passes by seed, uint8 H x W x C, and the seconds of each."""
-
-    pictures: dict[int, np.ndarray]
-    seconds: float
-
-
 class Generation:
-    """A job opened on one machine: the generator on its device, and the threads that run it, one on a GPU.
+    """A job opened on one machine: the generator on its device.
 
-    ahead: images beyond those that the threads have in hand, so that the next passes run while pictures are encoded.
+    Whoever makes pictures runs their forward pass, encodes them and writes their rows, all in one thread: at a millisecond a
+    picture, handing each from thread to thread would cost as much as encoding it.
     """
 
+    at_once = FORWARD_IMAGES
+
     def __init__(self, job: GenerateJob, painter: Painter, threads: int = 1) -> None:
-        passes = threads if job.device == "cpu" else 1
-        self.ahead = (passes + 1) * FORWARD_IMAGES
-        # Of two units under way at once, each picture of a pass of its own: what is beyond was left by a unit that failed.
-        self._most_kept = 2 * (2 * threads + self.ahead)
         self._job, self._painter = job, painter
         self._signer = signer_of(job.credentials)
         self._stop = threading.Event()
-        self._turn = threading.Lock()
-        self._passes: dict[str, Future[Pass]] = {}
-        # Forward passes of threads of their own: torch keeps a team of threads for each thread that calls it.
-        self._brush = ThreadPoolExecutor(passes, "artgen-forward")
+        # One pass after the other on an accelerator, which the threads feed while others encode.
+        self._turns = threading.Semaphore(threads if job.device == "cpu" else 1)
 
     def stop(self) -> None:
         """Ends the pictures under way soon, with a RunError each."""
         self._stop.set()
 
     def close(self) -> None:
-        """Waits for the passes under way; those that have not begun are dropped."""
-        self._brush.shutdown(cancel_futures=True)
+        """There is nothing to close."""
 
-    def begin(self, entry: Entry) -> None:
-        """Starts the pass of an entry that is soon to be made, if nobody has."""
-        self._pass(entry.source.detail)
-
-    def make(self, entry: Entry) -> Made:
-        """The picture of one seed. Raises RunError (OutOfMemory too): no picture is to blame for what goes wrong here."""
-        seed = entry.source.offset
-        picture, seconds = self._take(entry.source.detail, seed)
+    def make(self, entries: Sequence[Entry]) -> list[Made]:
+        """The pictures of at most `at_once` seeds. Raises RunError (OutOfMemory too): no picture is to blame for what goes
+        wrong here.
+        """
         started = time.monotonic()
+        pictures = self._paint([entry.source.offset for entry in entries])
+        seconds = (time.monotonic() - started) / len(entries)
+        return [self._made(entry, picture, seconds) for entry, picture in zip(entries, pictures, strict=True)]
+
+    def _paint(self, seeds: Sequence[int]) -> np.ndarray:
         job = self._job
+        with self._turns:
+            if self._stop.is_set():
+                raise RunError("the run is ending")
+            try:
+                return sample(self._painter, seeds, job.classes_of(seeds), job.truncation, job.precision)
+            except RunError as error:
+                raise type(error)(f"{uri.shown(job.model)}: {error}") from error
+
+    def _made(self, entry: Entry, picture: np.ndarray, seconds: float) -> Made:
+        """seconds: its share of the pass."""
+        if self._stop.is_set():
+            raise RunError("the run is ending")
+        started, job, seed = time.monotonic(), self._job, entry.source.offset
         data, notes = encoded(
             picture, self._painter, self.prompt(seed), entry.name, self._signer, job.format, job.quality
         )
@@ -132,52 +132,6 @@ class Generation:
     def _class_name(self, seed: int) -> str | None:
         numbers = self._job.classes_of([seed])
         return None if numbers is None else self._painter.facts.classes[numbers[0]]
-
-    def _take(self, seeds: str, seed: int) -> tuple[np.ndarray, float]:
-        """The picture of one of the seeds of a pass, and its share of the pass's seconds; a pass goes with its last picture.
-
-        Waits for the pass. One that failed is forgotten, as is one whose picture a unit that is now done again has taken:
-        whoever asks next begins another.
-        """
-        while True:
-            under_way = self._pass(seeds)
-            try:
-                done = under_way.result()
-            except BaseException:
-                self._forget(seeds, under_way)
-                raise
-            with self._turn:
-                picture = done.pictures.pop(seed, None)
-            if picture is None or not done.pictures:
-                self._forget(seeds, under_way)
-            if picture is not None:
-                return picture, done.seconds
-
-    def _forget(self, seeds: str, under_way: Future[Pass]) -> None:
-        with self._turn:
-            if self._passes.get(seeds) is under_way:
-                del self._passes[seeds]
-
-    def _pass(self, seeds: str) -> Future[Pass]:
-        """The pass of these seeds, begun by whoever asks first."""
-        with self._turn:
-            if seeds not in self._passes:
-                self._passes[seeds] = self._brush.submit(self._paint, seeds)
-                if len(self._passes) > self._most_kept:
-                    del self._passes[next(iter(self._passes))]
-            return self._passes[seeds]
-
-    def _paint(self, text: str) -> Pass:
-        if self._stop.is_set():
-            raise RunError("the run is ending")
-        started = time.monotonic()
-        job, seeds = self._job, list(Seeds.parse(text))
-        try:
-            pictures = sample(self._painter, seeds, job.classes_of(seeds), job.truncation, job.precision)
-        except RunError as error:
-            raise type(error)(f"{uri.shown(job.model)}: {error}") from error
-        seconds = (time.monotonic() - started) / len(seeds)
-        return Pass(dict(zip(seeds, pictures, strict=True)), seconds)
 
     def _row(self, entry: Entry, data: bytes, notes: tuple[str, ...], seconds: float) -> Row:
         facts, seed = self._painter.facts, entry.source.offset

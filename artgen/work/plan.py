@@ -153,14 +153,12 @@ class PlanReader:
         return self._file
 
     def _seed_entries(self, ref: UnitRef) -> tuple[Entry, ...]:
-        from artgen.inference.sample import FORWARD_IMAGES
-
         if self._seeds is None:
             facts = _read_json(uri.join(self._folder, PLAN), self._options)
             self._seeds = Seeds.parse(facts["seeds"]), facts["unit_images"], facts["settings"]["extension"]
         seeds, unit_images, extension = self._seeds
         unit = seeds.part(ref.group * unit_images, (ref.group + 1) * unit_images)
-        return tuple(seed_entries(unit, extension, FORWARD_IMAGES)[ref.start : ref.stop])
+        return tuple(seed_entries(unit, extension)[ref.start : ref.stop])
 
 
 def settings_difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -87,7 +87,7 @@ class RestoreJob:
 class Restoration:
     """A job opened on one machine: the model on its device, readers, one decoder process for each thread."""
 
-    ahead = 0
+    at_once = 1
 
     def __init__(self, job: RestoreJob, restorer: Restorer, guards: GuardPool, threads: int) -> None:
         self._job = job
@@ -109,11 +109,12 @@ class Restoration:
         self._guards.close()
         self._reader.close()
 
-    def begin(self, entry: Entry) -> None:
-        """Nothing of an image is done before its turn."""
+    def make(self, entries: Sequence[Entry]) -> list[Made]:
+        """One after the other."""
+        return [self._one(entry) for entry in entries]
 
-    def make(self, entry: Entry) -> Made:
-        """One entry; any ImageError becomes a failed row, and so does what nobody foresaw (a RunError ends the run): a bad
+    def _one(self, entry: Entry) -> Made:
+        """Any ImageError becomes a failed row, and so does what nobody foresaw (a RunError ends the run): a bad
         image must not stop the others, today and whenever the same command is given again.
         """
         started = time.monotonic()

@@ -119,15 +119,11 @@ def key_of(seed: int) -> str:
     return f"seed-{seed:09d}"
 
 
-def seed_entries(seeds: Seeds, extension: str, pass_images: int) -> list[Entry]:
-    """One entry for each seed of a unit. `detail` of its source names the seeds that share its forward pass, so that
-    whoever makes one of them makes them all at once; which ones these are does not change any picture.
-    """
+def seed_entries(seeds: Seeds, extension: str) -> list[Entry]:
+    """One entry for each seed, in folders of FOLDER_SEEDS."""
     found: list[Entry] = []
-    for start in range(0, len(seeds), pass_images):
-        together = seeds.part(start, start + pass_images)
-        detail = str(together)
-        for seed in together:
-            source = Source(key_of(seed), f"seed:{seed}", "seed", offset=seed, detail=detail)
-            found.append(Entry(source, f"{seed // FOLDER_SEEDS:05d}/{key_of(seed)}{extension}"))
+    for seed in seeds:
+        key = key_of(seed)
+        source = Source(key, f"seed:{seed}", "seed", offset=seed)
+        found.append(Entry(source, f"{seed // FOLDER_SEEDS:05d}/{key}{extension}"))
     return found

@@ -7,7 +7,7 @@ in order, so the bytes of every part are the same however the threads ran.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,13 +32,13 @@ class Made:
 
 
 class Maker(Protocol):
-    """Does one entry; thread-safe. Raises nothing for a bad image: that is a Made with a failed row. `stop` ends the
-    entries under way soon, with a RunError each. ahead: entries beyond two of each thread that it is told of by `begin`."""
+    """Does entries; thread-safe. Raises nothing for a bad image: that is a Made with a failed row. `stop` ends the
+    entries under way soon, with a RunError each. at_once: how many of a unit's entries one call of `make` is given, fewer at
+    the unit's end."""
 
-    ahead: int
+    at_once: int
 
-    def begin(self, entry: Entry) -> None: ...
-    def make(self, entry: Entry) -> Made: ...
+    def make(self, entries: Sequence[Entry]) -> list[Made]: ...
     def stop(self) -> None: ...
     def close(self) -> None: ...
 
@@ -99,12 +99,12 @@ def run(
 ) -> Iterator[Outcome]:  # fmt: skip
     """Does the units in order and yields an Outcome after each commit.
 
-    At most 2 * threads images, and those that the maker wants to know of, are in flight. Raises RunError for a failed image
+    At most 2 * threads calls of the maker are in flight. Raises RunError for a failed image
     on `on_error="stop"`; whatever ends it early, the units already yielded are committed and no other leaves a
     part behind. `stop` is then called to end the images under way, which this waits for.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="artgen-image") as pool:
-        flowing = _flow(units, pool, maker, 2 * threads + maker.ahead)
+        flowing = _flow(units, pool, maker, 2 * threads)
         try:
             for unit, made in flowing:
                 yield _commit(unit, made, publish, on_image)
@@ -120,19 +120,18 @@ def _flow(
     units: Iterable[Unit], pool: ThreadPoolExecutor, maker: Maker, window: int
 ) -> Iterator[tuple[Unit, Iterator[Made]]]:  # fmt: skip
     """Each unit with its results; images of later units start while those of earlier ones end."""
-    waiting: deque[Future[Made]] = deque()
+    waiting: deque[Future[list[Made]]] = deque()
     units_begun: deque[Unit] = deque()
-    upcoming = _entries(units, units_begun)
+    upcoming = _calls(units, units_begun, maker.at_once)
 
     def fill() -> None:
-        while len(waiting) < window and (entry := next(upcoming, None)) is not None:
-            maker.begin(entry)
-            waiting.append(pool.submit(maker.make, entry))
+        while len(waiting) < window and (entries := next(upcoming, None)) is not None:
+            waiting.append(pool.submit(maker.make, entries))
 
     def results(unit: Unit) -> Iterator[Made]:
-        for _ in unit.entries:
+        for _ in range(0, len(unit.entries), maker.at_once):
             fill()
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
 
     fill()
     while units_begun:
@@ -141,10 +140,12 @@ def _flow(
         fill()
 
 
-def _entries(units: Iterable[Unit], begun: deque[Unit]) -> Iterator[Entry]:
+def _calls(units: Iterable[Unit], begun: deque[Unit], at_once: int) -> Iterator[Sequence[Entry]]:
+    """The entries of one call after the other, none of two units."""
     for unit in units:
         begun.append(unit)
-        yield from unit.entries
+        for start in range(0, len(unit.entries), at_once):
+            yield unit.entries[start : start + at_once]
 
 
 def _commit(unit: Unit, made: Iterator[Made], publish: Publish, on_image: Callable[[Row], None] | None) -> Outcome:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ class _Faulty:
 
     def __init__(self, maker: Any, output: str) -> None:
         self._maker, self._output = maker, output
-        self.ahead, self.begin = maker.ahead, maker.begin
+        self.at_once = 1  # the picture that kills is the one whose turn it is
 
-    def make(self, entry: Entry) -> Made:
+    def make(self, entries: Sequence[Entry]) -> list[Made]:
+        (entry,) = entries
         key = entry.source.key
         self._log("made", key)
         if "slow" in key:
@@ -45,7 +47,7 @@ class _Faulty:
         if "once" in key and key not in lines(self._output, "killed"):
             self._log("killed", key)
             os._exit(7)
-        return self._maker.make(entry)
+        return self._maker.make(entries)
 
     def _log(self, name: str, text: str) -> None:
         with log_of(self._output, name).open("a") as file:
@@ -79,12 +81,12 @@ class _Waiting:
 
     def __init__(self, maker: Any, output: str) -> None:
         self._maker, self._output = maker, output
-        self.ahead, self.begin = maker.ahead, maker.begin
+        self.at_once = maker.at_once
 
-    def make(self, entry: Entry) -> Made:
+    def make(self, entries: Sequence[Entry]) -> list[Made]:
         if len(set(lines(self._output, "nodes"))) < 2:
             time.sleep(0.5)
-        return self._maker.make(entry)
+        return self._maker.make(entries)
 
 
 class WaitingWorker(Worker):

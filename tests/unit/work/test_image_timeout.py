@@ -51,7 +51,7 @@ def made(guards: Any, folder: Path, mask: bool = False, limit_s: float = LIMIT_S
     job = RestoreJob("identity", "0", RestoreOptions(), max_pixels=10**6, image_timeout=limit_s)
     source = Source("x.png", str(folder / "x.png"), "file", size=len(data.getvalue()))
     entry = Entry(source, "x.png", source if mask else None)
-    return Restoration(job, load("identity"), guards, 1).make(entry).row
+    return Restoration(job, load("identity"), guards, 1).make([entry])[0].row
 
 
 @pytest.mark.parametrize("mask", [False, True])

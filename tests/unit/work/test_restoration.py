@@ -55,7 +55,7 @@ def png(image: Image.Image) -> bytes:
 
 def make(guards: GuardPool, folder: Path, mask: bytes) -> Made:
     photo = source(folder / "x.png", png(Image.fromarray(PHOTO)))
-    return maker(guards).make(Entry(photo, "x.png", source(folder / "m.png", mask)))
+    return maker(guards).make([Entry(photo, "x.png", source(folder / "m.png", mask))])[0]
 
 
 def masks() -> dict[str, Image.Image]:
@@ -115,7 +115,7 @@ def test_an_upscaler_asks_for_the_pixels_that_it_makes(
         work = maker(guards)
         monkeypatch.setattr(work._forward, "facts", replace(work._forward.facts, scale=scale))
         monkeypatch.setattr(work._gate, "enter", enter)
-        work.make(entry)
+        work.make([entry])[0]
     assert asked == [24 * 32, 24 * 32 * 16], "the mask does not wait a second time"
 
 
@@ -131,9 +131,9 @@ def test_credentials_of_a_source_are_left_out_unless_a_signature_takes_them(
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     entry = Entry(source(tmp_path / "x.png", plain[:33] + chunk + plain[33:]), "x.png")
     work = maker(guards)
-    assert work.make(entry).row.notes == C2PA_LEFT_OUT
+    assert work.make([entry])[0].row.notes == C2PA_LEFT_OUT
     work._signer = Signs()  # pyright: ignore[reportAttributeAccessIssue]
-    assert work.make(entry).row.notes == ""
+    assert work.make([entry])[0].row.notes == ""
 
 
 def test_what_nobody_foresaw_is_a_failed_row(
@@ -143,7 +143,7 @@ def test_what_nobody_foresaw_is_a_failed_row(
         raise MemoryError("no room")
 
     monkeypatch.setattr(restoration.noise, "change", breaks)
-    made = maker(guards).make(Entry(source(tmp_path / "x.png", png(Image.fromarray(PHOTO))), "x.png"))
+    made = maker(guards).make([Entry(source(tmp_path / "x.png", png(Image.fromarray(PHOTO))), "x.png")])[0]
     assert (made.row.status, made.data) == ("failed", None)
     assert "MemoryError: no room" in (made.row.error_message or "")
 
@@ -155,7 +155,7 @@ def test_the_time_that_an_image_waits_for_others_is_not_its_own(guards: GuardPoo
     work = maker(guards, image_timeout=1.0)
     made: list[Made] = []
     with work._gate.enter(restoration.PIXELS_A_THREAD):
-        thread = threading.Thread(target=lambda: made.append(work.make(entry)))
+        thread = threading.Thread(target=lambda: made.append(work.make([entry])[0]))
         thread.start()
         time.sleep(1.5)
     thread.join()
@@ -165,14 +165,14 @@ def test_the_time_that_an_image_waits_for_others_is_not_its_own(guards: GuardPoo
 def test_a_file_larger_than_any_picture_is_not_read(guards: GuardPool, tmp_path: Path) -> None:
     with (tmp_path / "x.png").open("wb") as file:
         file.truncate(archive.MAX_BYTES + 1)
-    row = maker(guards).make(Entry(Source("x.png", str(tmp_path / "x.png"), "file"), "x.png")).row
+    row = maker(guards).make([Entry(Source("x.png", str(tmp_path / "x.png"), "file"), "x.png")])[0].row
     assert row.error_type == "SourceUnreadable"
     assert "more than the limit" in (row.error_message or "")
 
 
 def test_passwords_in_addresses_stay_out_of_rows(guards: GuardPool) -> None:
     address = "memory://user:hidden@host/x.png"
-    assert "hidden" not in maker(guards).make(Entry(Source("x.png", address, "file"), "x.png")).row.source_uri
+    assert "hidden" not in maker(guards).make([Entry(Source("x.png", address, "file"), "x.png")])[0].row.source_uri
 
 
 def test_an_image_under_way_ends_soon_when_it_is_stopped(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_an_image_under_way_ends_soon_when_it_is_stopped(tmp_path: Path) -> None
     entry = Entry(source(tmp_path / "x.png", png(Image.fromarray(PHOTO))), "x.png")
     work.stop()
     with pytest.raises(RunError):
-        work.make(entry)
+        work.make([entry])[0]
     work.close()
 
 
@@ -202,5 +202,5 @@ def test_a_format_that_is_not_the_sources_is_noted(
     data = io.BytesIO()
     Image.fromarray(PHOTO).save(data, kind)
     entry = Entry(source(tmp_path / "x", data.getvalue()), name)
-    assert maker(guards, as_source=True).make(entry).row.notes == note
-    assert "written as" not in maker(guards).make(entry).row.notes
+    assert maker(guards, as_source=True).make([entry])[0].row.notes == note
+    assert "written as" not in maker(guards).make([entry])[0].row.notes

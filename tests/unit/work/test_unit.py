@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,14 +30,15 @@ def units(sizes: list[int]) -> Iterator[Unit]:
 class Maker:
     """Makes small pictures in random time; keys in `bad` fail."""
 
-    ahead = 0
+    at_once = 1
 
     def __init__(self, bad: set[str] = frozenset()) -> None:  # type: ignore[assignment]
         self.bad, self.inside, self.most, self.lock = bad, 0, 0, threading.Lock()
 
-    def begin(self, entry: Entry) -> None: ...
+    def make(self, entries: Sequence[Entry]) -> list[Made]:
+        return [self.one(entry) for entry in entries]
 
-    def make(self, entry: Entry) -> Made:
+    def one(self, entry: Entry) -> Made:
         with self.lock:
             self.inside += 1
             self.most = max(self.most, self.inside)
@@ -70,6 +71,27 @@ def test_units_are_committed_in_order_with_every_entry_once(tmp_path: Path, thre
     assert [row["key"] for row in rows(tmp_path)] == [f"{n:03d}" for n in range(sum(sizes))]
     assert maker.most <= threads
     assert len(list((tmp_path / "images").iterdir())) == sum(sizes) - 1
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_maker_is_given_what_it_does_at_once_and_never_entries_of_two_units(tmp_path: Path, threads: int) -> None:
+    class Several(Maker):
+        at_once = 3
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[list[str]] = []
+
+        def make(self, entries: Sequence[Entry]) -> list[Made]:
+            self.calls.append([entry.source.key for entry in entries])
+            return super().make(entries)
+
+    maker = Several()
+    list(unit.run(units([7, 2, 3]), maker, Publish(str(tmp_path), ("png",)), threads=threads))
+    assert sorted(maker.calls) == [
+        ["000", "001", "002"], ["003", "004", "005"], ["006"], ["007", "008"], ["009", "010", "011"],
+    ]  # fmt: skip
+    assert [row["key"] for row in rows(tmp_path)] == [f"{n:03d}" for n in range(12)]
 
 
 def test_threads_do_not_change_bytes(tmp_path: Path) -> None:
@@ -109,10 +131,10 @@ def test_an_error_stops_the_images_under_way_before_it_waits_for_them(tmp_path: 
     class Endless(Maker):
         stopped = threading.Event()
 
-        def make(self, entry: Entry) -> Made:
+        def one(self, entry: Entry) -> Made:
             if entry.source.key == "003" and not self.stopped.wait(30):
                 raise TimeoutError("nobody stopped this image")
-            return super().make(entry)
+            return super().one(entry)
 
     maker = Endless(bad={"000"})
     publish = Publish(str(tmp_path), ("png",), on_error="stop")
