@@ -4,7 +4,7 @@
 
 DATA: a folder of sound pictures. PSNR in dB, means over the upper left squares of N of them, in grey; and CPU
 seconds per megapixel, one thread. In salt-and-pepper the recognised impulses are what is filled; OpenCV gets the same.
-Change `artgen/models/restorers/unet.py` and run it again: that is how the filling was tuned (model card).
+Change `artgen/models/restorers/filling.py` and run it again: that is how the filling was tuned (model card).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from artgen.metrics.pairs import psnr
-from artgen.models.restorers.unet import fill_missing, impulses
+from artgen.models.restorers.filling import fill_missing
+from artgen.models.restorers.unet import impulses
 from artgen.training.degrade import OPERATORS
 from artgen.training.dice import Dice
 

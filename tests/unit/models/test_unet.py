@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from artgen.models.restorers.unet import RestoreUNet, box_sum, doubled, fill_missing, fill_where_needed, impulses
+from artgen.models.restorers.filling import box_sum, doubled, fill_missing, fill_where_needed
+from artgen.models.restorers.unet import RestoreUNet, impulses
 
 
 def net() -> RestoreUNet:
