@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import unicodedata
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import astuple
 from itertools import islice
 from typing import Any
@@ -19,6 +21,8 @@ from artgen.work import foreign
 
 SOURCE_COLUMNS = ("key", "uri", "kind", "offset", "size", "detail", "version", "problem")
 _BATCH = 2000
+# Units whose stale rows go at once: in a store each costs some requests one after the other.
+_DROPPERS = 16
 
 
 class Listing:
@@ -140,20 +144,21 @@ class Listing:
         `retry_failed`, or of containers that can be read by now), so that in the end every key has one row. Dying on the
         way is safe: a key without a row is planned again. `foreign` counts the files below images/ that are then nobody's.
         """
-        for (unit,) in self._db.execute("SELECT DISTINCT unit FROM stale ORDER BY unit").fetchall():
-            keys = {key for (key,) in self._db.execute("SELECT key FROM stale WHERE unit = ?", (unit,))}
-            query = "SELECT output_uri FROM stale WHERE unit = ? AND output_uri LIKE ?"
-            for (where,) in self._db.execute(query, (unit, f"{files.FOLDER}/%")).fetchall():
-                files.remove(output, where, options)
-            query = "SELECT key FROM stale WHERE unit = ? AND output_uri IS NOT NULL"
-            if shown := {
-                key for (key,) in self._db.execute(query, (unit,))
-            }:  # a failed row has no picture to look for
-                for sink in (parquet, shards):
-                    sink.drop(output, unit, shown, options)
-            manifest.drop(output, unit, keys, options)
+        dropping: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(_DROPPERS, "artgen-drop") as pool:
+            for unit, found in self._stale():
+                dropping.append(pool.submit(_drop, output, unit, found, options))
+                if len(dropping) > _DROPPERS:
+                    dropping.popleft().result()
+            for under_way in dropping:
+                under_way.result()
         self._db.execute("INSERT OR REPLACE INTO earlier SELECT key, max(attempts) FROM stale GROUP BY key")
         self._take_foreign(output, options)
+
+    def _stale(self) -> Iterator[tuple[str, dict[str, str | None]]]:
+        """Each unit with stale rows, in order, and the output_uri of each of their keys."""
+        for (unit,) in self._db.execute("SELECT DISTINCT unit FROM stale ORDER BY unit").fetchall():
+            yield unit, dict(self._db.execute("SELECT key, output_uri FROM stale WHERE unit = ?", (unit,)))
 
     def _take_foreign(self, output: str, options: dict[str, Any] | None) -> None:
         """Notes what lies below images/ and is neither of a row nor what a process left that died before its rows: no
@@ -214,6 +219,19 @@ class Listing:
         query = f"SELECT {columns} FROM mask WHERE key = ? OR stem = ? ORDER BY key <> ?, rowid LIMIT 1"
         row = self._db.execute(query, (key, stem(key), key)).fetchone()
         return None if row is None else Source(*row)
+
+
+def _drop(output: str, unit: str, stale: dict[str, str | None], options: dict[str, Any] | None) -> None:
+    """The pictures of a unit's stale rows, then the rows. stale: the output_uri by the key, None of a failed row."""
+    for where in stale.values():
+        if where is not None and where.startswith(f"{files.FOLDER}/"):
+            files.remove(output, where, options)
+    if shown := {
+        key for key, where in stale.items() if where is not None
+    }:  # a failed row has no picture to look for
+        for sink in (parquet, shards):
+            sink.drop(output, unit, shown, options)
+    manifest.drop(output, unit, stale.keys(), options)
 
 
 def stem(key: str) -> str:

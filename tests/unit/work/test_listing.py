@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import threading
 import unicodedata
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from artgen.errors import StorageError
 from artgen.records import Source
 from artgen.sinks import manifest
 from artgen.work.listing import Listing
@@ -83,3 +88,54 @@ def keys_of(output: Path) -> list[str]:
 def test_a_root_that_is_not_utf_8_has_a_digest() -> None:
     with Listing("/in\udce9", [source("a.png", "in")]) as listed:
         assert len(listed.digest()) == 64
+
+
+def test_units_with_stale_rows_are_rewritten_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that wait for each other: one after the other they never meet."""
+    for number in range(40):
+        rows = [row(f"{number}-{name}.png", unit=unit_of(number), status=status) for name, status in STALE]
+        manifest.write(str(tmp_path), unit_of(number), rows)
+    both, drop = threading.Barrier(2, timeout=20), manifest.drop
+
+    def meet(output: str, unit: str, *rest: Any) -> int:
+        both.wait()
+        return drop(output, unit, *rest)
+
+    monkeypatch.setattr(manifest, "drop", meet)
+    with Listing("/in", [source(f"{number}-bad.png", "in") for number in range(40)]) as listed:
+        listed.subtract_done(str(tmp_path), retry_failed=True)
+        listed.drop_stale(str(tmp_path))
+        assert keys_of(tmp_path) == sorted(f"{number}-good.png" for number in range(40))
+        assert [entry.attempts for entry in listed.entries(".png")] == [2] * 40
+
+
+def test_a_unit_that_cannot_be_rewritten_ends_the_run_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        rows = [row(f"{number}-{name}.png", unit=unit_of(number), status=status) for name, status in STALE]
+        manifest.write(str(tmp_path), unit_of(number), rows)
+    drop = manifest.drop
+
+    def fail(output: str, unit: str, *rest: Any) -> int:
+        if unit == unit_of(1):
+            raise StorageError("no space left")
+        return drop(output, unit, *rest)
+
+    with Listing("/in", [source(f"{number}-bad.png", "in") for number in range(3)]) as listed:
+        listed.subtract_done(str(tmp_path), retry_failed=True)
+        with monkeypatch.context() as broken:
+            broken.setattr(manifest, "drop", fail)
+            with pytest.raises(StorageError, match="no space left"):
+                listed.drop_stale(str(tmp_path))
+        assert "1-bad.png" in keys_of(tmp_path)
+        listed.subtract_done(str(tmp_path), retry_failed=True)
+        listed.drop_stale(str(tmp_path))
+        assert keys_of(tmp_path) == [f"{number}-good.png" for number in range(3)]
+
+
+STALE = (("good", "ok"), ("bad", "failed"))
+
+
+def unit_of(number: int) -> str:
+    return f"0123abcd-{number:06d}"
