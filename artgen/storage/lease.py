@@ -28,6 +28,8 @@ from artgen.storage.owner import is_gone, this_host
 LEASE_S = 30.0
 RENEW_S = 5.0
 POLL_S = 1.0
+# How long a store without conditional puts is given to show who wrote last.
+SETTLE_S = 3.0
 
 
 class _Lost(BaseException):
@@ -117,7 +119,9 @@ def _create(place: str, facts: dict[str, Any], options: uris.Options | None) -> 
         fs.pipe_file(path, _json(facts), mode="create")
     data = uris.read_or_none(place, options)
     if data is None:
+        # Of several who write now the last one holds the lease: whoever looked before anything was there has written by then.
         atomic.write(place, _json(facts), options)
+        time.sleep(SETTLE_S)
         data = uris.read_or_none(place, options)
     return data is not None and json.loads(data)["token"] == facts["token"]
 

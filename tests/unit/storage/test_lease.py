@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -22,6 +24,7 @@ OTHERS = json.dumps(FACTS).encode()
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(lease, "RENEW_S", 0.05)
     monkeypatch.setattr(lease, "POLL_S", 0.05)
+    monkeypatch.setattr(lease, "SETTLE_S", 0.3)
     yield
     uris.remove("memory://lease-test")
 
@@ -34,6 +37,36 @@ def test_it_is_renewed_and_given_back() -> None:
     assert json.loads(uris.read_or_none(f"{FOLDER}/lock-000001") or b"")["ended"]
     with lease.hold(FOLDER, "lock", lambda _: None):
         assert uris.names(FOLDER) == ["lock-000002"]
+
+
+def test_on_a_store_without_conditional_puts_one_of_two_who_come_at_once_holds_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both, put = threading.Barrier(2, timeout=20), MemoryFileSystem.pipe_file
+    inside, most, refused = [], [], []
+
+    def no_create(self: MemoryFileSystem, path: str, value: bytes, mode: str = "overwrite", **rest: Any) -> None:
+        if mode == "create":
+            if len(refused) < 2:
+                refused.append(path)
+                both.wait()  # both have seen that nothing is there
+            raise NotImplementedError("A header you provided implies functionality that is not implemented")
+        put(self, path, value, mode=mode, **rest)
+
+    def run(delay_s: float) -> None:
+        with lease.hold(FOLDER, "lock", lambda _: None):
+            inside.append(delay_s)
+            most.append(len(inside))
+            at_work(delay_s)
+            inside.remove(delay_s)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", no_create)
+    drivers = [threading.Thread(target=run, args=(delay_s,)) for delay_s in (0.4, 0.5)]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join(30)
+    assert most == [1, 1]
 
 
 def taken_over() -> None:
