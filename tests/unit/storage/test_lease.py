@@ -12,7 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from artgen.errors import RunError
-from artgen.storage import lease
+from artgen.storage import atomic, lease
 from artgen.storage import uri as uris
 
 FOLDER = "memory://lease-test/out/_artgen"
@@ -42,16 +42,19 @@ def test_it_is_renewed_and_given_back() -> None:
 def test_on_a_store_without_conditional_puts_one_of_two_who_come_at_once_holds_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    both, put = threading.Barrier(2, timeout=20), MemoryFileSystem.pipe_file
-    inside, most, refused = [], [], []
+    both, write, put = threading.Barrier(2, timeout=20), atomic.write, MemoryFileSystem.pipe_file
+    inside, most, writers = [], [], []
 
     def no_create(self: MemoryFileSystem, path: str, value: bytes, mode: str = "overwrite", **rest: Any) -> None:
         if mode == "create":
-            if len(refused) < 2:
-                refused.append(path)
-                both.wait()  # both have seen that nothing is there
             raise NotImplementedError("A header you provided implies functionality that is not implemented")
         put(self, path, value, mode=mode, **rest)
+
+    def slowly(place: str, data: bytes, options: Any = None) -> None:
+        writers.append(place)
+        if len(writers) <= 2 and both.wait():  # both have seen that nothing is there, and one is held up
+            time.sleep(0.15)
+        write(place, data, options)
 
     def run(delay_s: float) -> None:
         with lease.hold(FOLDER, "lock", lambda _: None):
@@ -61,6 +64,7 @@ def test_on_a_store_without_conditional_puts_one_of_two_who_come_at_once_holds_i
             inside.remove(delay_s)
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", no_create)
+    monkeypatch.setattr(atomic, "write", slowly)
     drivers = [threading.Thread(target=run, args=(delay_s,)) for delay_s in (0.4, 0.5)]
     for driver in drivers:
         driver.start()
