@@ -6,7 +6,7 @@ import math
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -162,6 +162,34 @@ def _directory(exif: bytes | bytearray, order: str, start: int) -> tuple[list[tu
     behind = start + 2 + 12 * count
     places = range(start + 2, min(behind, len(exif) - 11), 12)
     return [(struct.unpack_from(order + "H", exif, at)[0], at) for at in places], behind
+
+
+def enlarged(metadata: Metadata, scale: int) -> Metadata:
+    """That of the picture at `scale` times its height and width: its EXIF says so too, where it gives a size.
+
+    The resolution stays: more dots, and a picture that is printed larger.
+    """
+    if metadata.exif is None or scale == 1:
+        return metadata
+    patched = bytearray(metadata.exif)
+    order = ">" if patched[:2] == b"MM" else "<"
+    (start,) = struct.unpack_from(order + "I", patched, 4)
+    for tag, at in _directory(patched, order, start)[0]:
+        if tag == _EXIF_SUB:
+            _scale_dimensions(patched, order, struct.unpack_from(order + "I", patched, at + 8)[0], scale)
+    return replace(metadata, exif=bytes(patched))
+
+
+def _scale_dimensions(patched: bytearray, order: str, start: int, scale: int) -> None:
+    """PixelXDimension and PixelYDimension of the EXIF directory at `start`: one SHORT (3) or LONG (4) each (EXIF 2.3, 4.6.5)."""
+    if start + 2 > len(patched):
+        return
+    for tag, at in _directory(patched, order, start)[0]:
+        kind, count = struct.unpack_from(order + "HI", patched, at + 2)
+        if tag in (_PIXEL_X, _PIXEL_Y) and kind in (3, 4) and count == 1:
+            (size,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), patched, at + 8)
+            # as a LONG it always fits, and the value's field has four bytes for either
+            struct.pack_into(order + "HII", patched, at + 2, 4, 1, min(size * scale, 2**32 - 1))
 
 
 def _swap_dimensions(patched: bytearray, order: str, start: int) -> None:

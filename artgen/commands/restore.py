@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from artgen.work.restoration import RestoreJob
 
 # Raised whenever the same input and settings give other bytes than the release before.
-PIPELINE = 8
+PIPELINE = 9
 
 
 def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -> int:

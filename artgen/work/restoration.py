@@ -15,7 +15,7 @@ import numpy as np
 from artgen.codecs.credentials import Credentials, signer_of
 from artgen.codecs.encode import Format, encode
 from artgen.codecs.marking import Mark
-from artgen.codecs.metadata import C2PA_LEFT_OUT
+from artgen.codecs.metadata import C2PA_LEFT_OUT, enlarged
 from artgen.codecs.picture import Picture
 from artgen.codecs.pool import GuardPool
 from artgen.config import IMAGE_TIMEOUT_S, MAX_PIXELS
@@ -172,8 +172,9 @@ class Restoration:
             mark = None if change_max == 0 else self._mark(mask)
             clock.check("restored")
             encoded = encode(
-                restored.pixels, alpha, picture.metadata, format=file_format, quality=self._job.quality, mark=mark
-            )
+                restored.pixels, alpha, enlarged(picture.metadata, self._forward.facts.scale), format=file_format,
+                quality=self._job.quality, mark=mark,
+            )  # fmt: skip
             notes += encoded.notes
             if self._signer is not None:
                 clock.check("encoded")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from artgen.codecs.decode import decode
-from artgen.codecs.metadata import C2PA_LEFT_OUT, PREFIX, upright_exif, upright_xmp
+from artgen.codecs.metadata import C2PA_LEFT_OUT, PREFIX, Metadata, enlarged, upright_exif, upright_xmp
 
 from .samples import exif, photo, png_chunk, png_with, saved, tiff
 
@@ -46,6 +46,29 @@ def test_exif_describes_the_picture_as_it_is_now(format, orientation, size):
     sub = tags.get_ifd(0x8769)
     assert (sub[0xA002], sub[0xA003]) == size == picture.pixels.shape[1::-1]
     assert tags.get_ifd(ExifTags.IFD.IFD1) == {}
+
+
+@pytest.mark.parametrize(("scale", "size"), [(1, (64, 48)), (4, (256, 192)), (2000, (128_000, 96_000))])
+def test_exif_of_an_enlarged_picture_says_its_size_and_every_other_byte_stays(scale, size):
+    before = exif_of_a_camera(1)
+    after = enlarged(Metadata(exif=before), scale).exif or b""
+    tags = Image.Exif()
+    tags.load(after)
+    sub = tags.get_ifd(0x8769)
+    assert (sub[0xA002], sub[0xA003]) == size
+    entries = 38 + 2, 38 + 2 + 24  # of the two sizes
+    assert after[: entries[0]] == before[: entries[0]]
+    assert after[entries[1] :] == before[entries[1] :]
+    assert enlarged(Metadata(dpi=(72, 72)), scale) == Metadata(dpi=(72, 72))
+
+
+@given(st.binary(max_size=200))
+def test_an_enlarged_picture_keeps_exif_that_leads_anywhere(tail):
+    for order, head in (("<", b"II*\0\x08\0\0\0\1\0"), (">", b"MM\0*\0\0\0\x08\0\1")):
+        for start in (26, 60, 2**31):
+            block = head + struct.pack(order + "HHII", 0x8769, 4, 1, start) + bytes(4) + tail
+            exif_block, _ = upright_exif(block, 1)
+            assert len(enlarged(Metadata(exif=exif_block), 2).exif or b"") == len(block)
 
 
 def test_no_thumbnail_is_left_out_where_there_was_none():
