@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from artgen.errors import RunError, UsageError
+from artgen.inference.precision import bf16_is_fast
 
 log = logging.getLogger(__name__)
 AddUp = Callable[[Tensor], object]
@@ -125,10 +126,7 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         raise UsageError("precision is 'fp16', in which small gradients become zero: train with bf16 or fp32")
     if precision != "auto":
         raise UsageError(f"precision is {precision!r}; choose auto, fp32 or bf16")
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
-    fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else None
+    return torch.bfloat16 if bf16_is_fast(device.type) else None
 
 
 def agreed_precision(precision: str, device: torch.device, rank: Rank) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -175,3 +176,15 @@ def test_a_dry_run_tells_what_would_do_the_work(photos: Path, tmp_path: Path) ->
     assert "{" not in lines.stdout
     (workers,) = [line for line in lines.stdout.splitlines() if line.startswith("workers: ")]
     assert 1 <= int(workers.partition(" ")[2]) <= 3, "no more than images"
+
+
+@pytest.mark.parametrize(
+    ("flags", "fast", "told"), [((), True, True), ((), False, False), (("--precision", "fp32"), True, False)]
+)
+def test_a_cpu_that_is_fast_at_bf16_is_told_of(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], fast: bool, told: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: fast)
+    result = artgen_here("restore", photos, tmp_path / "out", *IDENTITY, *flags)
+    assert result.returncode == 0
+    assert ("--precision bf16 restores several times as fast" in result.stderr + result.stdout) == told
