@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ArtgenError as error:
         return _fail(console, error, 1)
     except KeyboardInterrupt:
-        return _fail(console, RunError("interrupted; the same command goes on from here"), 1)
+        return _fail(console, RunError("interrupted; give the same command again: what it had finished is kept"), 1)
     except BrokenPipeError:  # the reader of stdout went away, as in `artgen ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -164,7 +164,7 @@ def _add_generate(commands: Any) -> None:
     _flag(command, "--frames", "frames from one seed to the next", metavar="N")
     _flag(command, "--data", "training pictures: the report shows the nearest of each sample", metavar="URI")
     _flag(command, "--unit-images", "images per unit of work", metavar="N")
-    _switch(command, "--overwrite", "clear what artgen left in OUTPUT and start anew")
+    _switch(command, "--overwrite", "clear images/ and all else that artgen made in OUTPUT, and start anew")
     _flag(command, "--format", "file format of the pictures", metavar="png|jpeg|webp")
     _flag(command, "--quality", "quality of jpeg and webp, 1-100", metavar="Q")
     _flag(command, "--c2pa", "sign every picture with this certificate chain and key (PEM)", metavar="CERT,KEY")
@@ -240,7 +240,7 @@ def _add_evaluate(commands: Any) -> None:
     command.set_defaults(kind="restorer")
     command.add_argument("model", help="registry name, path, URL or run folder")
     command.add_argument("data", help="undamaged pictures: any INPUT of restore")
-    damage = "as noise=15,25,50 (repeatable; default: all kinds)"
+    damage = "as noise=15,25,50 (repeatable; default: the published kinds and strengths)"
     _flag(command, "--damage", damage, action="append", metavar="NAME=S,S")
     _flag(command, "--protocol", "published: float noise; file: 8-bit files", metavar="published|file")
     _flag(command, "--images", "only the first N pictures", metavar="N")

@@ -312,6 +312,8 @@ def _scalar(key: str, value: Any, kind: type) -> Any:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
                 str(value).lower()
             ]
+        if isinstance(value, bool) and kind in (int, float):
+            raise ValueError  # TOML's true would be 1
         if kind is int:
             # A float has no room for a seed of 19 digits.
             number = value if isinstance(value, int) else float(value)

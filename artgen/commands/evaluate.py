@@ -31,8 +31,8 @@ MOST_PIXELS = 32_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """damage: NAME=STRENGTH[,STRENGTH...] each (none: every kind). protocol: published has float noise, file 8-bit files.
-    images: only the first so many of DATA. Raises UsageError.
+    """damage: NAME=STRENGTH[,STRENGTH...] each (none: those of DEFAULT_DAMAGE). protocol: published has float noise,
+    file 8-bit files. images: only the first so many of DATA. Raises UsageError.
     """
 
     model: str

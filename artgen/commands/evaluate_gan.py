@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from artgen.config import load
-from artgen.console import Console
+from artgen.console import PLAIN_EVERY_S, Console
 from artgen.errors import StorageError, UsageError
 from artgen.storage import atomic, uri
+from artgen.text import plural
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from artgen.metrics.classifier import Classifier
     from artgen.metrics.extractors import Extractor
     from artgen.work.gan_evaluation import Fakes, Reals
@@ -90,13 +94,15 @@ def evaluate_gan(args: dict[str, Any], console: Console) -> int:
     if dry_run:
         console.result(_plan(settings, fakes, reals, device))
         return 0
+    if settings.out is not None:
+        atomic.check_writable(settings.out, options)
     cache = Cache(settings, console)
     extractor = _extractor(settings, reals, cache, device)
     reference, kept = cache.reference(reals, extractor, device)
     real = reference.seen.statistics.images
     evaluation.check_enough(real, fakes.planned)
     console.say(f"looking at {fakes.planned} pictures of {fakes.told['model']}")
-    seen = look_at(fakes.batches(), extractor, fakes.planned)
+    seen = look_at(_counted(fakes.batches(), console), extractor, fakes.planned)
     fake = seen.statistics.images
     evaluation.check_enough(real, fake)
     few = evaluation.too_few(extractor, real, fake)
@@ -111,10 +117,25 @@ def evaluate_gan(args: dict[str, Any], console: Console) -> int:
         },
     }  # fmt: skip
     facts["fake"] |= {"images": fake, **_failures(fakes.unusable())}
-    if settings.out is not None:
-        _write_out(settings.out, facts, extractor, options)
     console.result(facts, table(facts))
+    if settings.out is not None:
+        try:
+            _write_out(settings.out, facts, extractor, options)
+        except StorageError as error:  # raised, it would be a second JSON object on stdout
+            console.error(str(error))
+            return 1
     return 3 if unusable or fakes.unusable() else 0
+
+
+def _counted(batches: Iterator[Tensor], console: Console) -> Iterator[Tensor]:
+    """The same; says now and then how many pictures have gone by."""
+    last_line, seen = time.monotonic(), 0
+    for pixels_NCHW in batches:
+        seen += len(pixels_NCHW)
+        if time.monotonic() - last_line >= PLAIN_EVERY_S:
+            last_line = time.monotonic()
+            console.say(f"{plural(seen, 'picture')} looked at")
+        yield pixels_NCHW
 
 
 def _fakes(settings: Settings, device: str, threads: int) -> Fakes:
@@ -178,7 +199,7 @@ class Cache:
 
         self._folder = settings.cache or reference.default_folder()
         self._options = uri.options_for(self._folder, settings.storage_options, (settings.data, settings.model))
-        self._seed, self._say = settings.seed, console.say
+        self._seed, self._console, self._say = settings.seed, console, console.say
         self._pixels: Any = None  # of the real pictures, where training a classifier has read them already
 
     def classifier(self, reals: Reals, device: str) -> Classifier:
@@ -216,7 +237,7 @@ class Cache:
         from artgen.work.picture_set import BATCH_IMAGES, look_at
 
         batches = reals.found.batches() if self._pixels is None else self._pixels.split(BATCH_IMAGES)
-        return look_at(batches, extractor, len(reals.found.sources))
+        return look_at(_counted(iter(batches), self._console), extractor, len(reals.found.sources))
 
     def _read(self, place: str, opened: Callable[[bytes], Any]) -> Any:
         from artgen.work import reference

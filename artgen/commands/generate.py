@@ -38,18 +38,19 @@ def generate(config: GenerateConfig, console: Console, *, dry_run: bool = False)
 
     seeds = seeds_of(config)
     check_data(config)
-    listed, route = SeedListing(seeds), extras.stops(config.interpolate)
+    listed, route = SeedListing(seeds), extras.stops(config.interpolate, config.frames)
     with closing(open_engine(config, len(seeds))) as engine:
         painter, job = make_job(config, engine.devices())
         settings, size = settings_of(config, job), config.unit_images or unit_images(len(seeds))
         if dry_run:
             left = left_to_do(config, asked_of(config, settings), listed, settings)
             facts = describe(config, engine.name, seeds, size, settings)
+            facts |= {"grid": min(config.grid or 0, len(seeds)), "frames": extras.frames_on(route, config.frames)}
             console.result({**facts, "done": len(seeds) - left, "left": left})
             return 0
         check_output(config)
         with only_driver(config.output, console.say, config.storage_options):
-            clear_output(config, asked_of(config, settings))
+            clear_output(config, asked_of(config, settings), console.say)
             plan = plans.prepare(
                 listed, config.output, settings, unit_images=size, options=config.storage_options, say=console.say
             )
@@ -78,7 +79,7 @@ def check_data(config: GenerateConfig) -> None:
 def seeds_of(config: GenerateConfig) -> Seeds:
     """The seeds of --seeds. Raises UsageError."""
     if config.seeds is None:
-        return Seeds.parse("" if config.interpolate else DEFAULT_SEEDS)
+        return Seeds.parse("" if config.interpolate and config.grid is None else DEFAULT_SEEDS)
     if not config.seeds.strip():
         raise UsageError("--seeds '' names no seed: use a list such as 0-9999,20000")
     return Seeds.parse(config.seeds)

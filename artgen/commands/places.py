@@ -39,9 +39,13 @@ def told(config: RunConfig) -> dict[str, Any]:
     places = {name: value and uri.shown(value) for name, value in asdict(config).items() if name in _PLACES}
     if places.get("data"):
         # A command without DATA starts without what training needs.
-        from artgen.training.pictures import shown_parts
+        from artgen.training.pictures import parts_of, shown_parts
 
-        places["data"] = shown_parts(asdict(config)["data"])
+        # The report looks for it again, from whatever folder it is made anew.
+        parts = [
+            os.path.abspath(uri.local_path(p)) if uri.is_local(p) else p for p in parts_of(asdict(config)["data"])
+        ]
+        places["data"] = shown_parts(parts)
     signing = config.c2pa and ",".join(map(uri.shown, config.c2pa.split(",")))
     return {**asdict(config), **places, "c2pa": signing}
 

@@ -12,7 +12,7 @@ from artgen.codecs.pool import GuardPool
 from artgen.config import MAX_PIXELS
 from artgen.console import Console
 from artgen.errors import UsageError
-from artgen.records import Skipped
+from artgen.records import Skipped, Source
 from artgen.storage import archive, uri
 from artgen.storage.archive import Reader
 from artgen.storage.ledger import Ledger
@@ -60,7 +60,8 @@ def write_report(
     if (plans.settings_of(output, options) or {}).get("command") == "generate":
         config = run.get("config") or {}
         data = config.get("data")
-        training = None if data is None else lambda: _training(data, options)
+        facts = (run.get("model") or {}).get("facts") or {}
+        training = None if data is None else lambda: _training(data, facts, options)
         return generated.write(output, seed=config.get("seed", 0), training=training, options=options, **shown)
     most_bytes = archive.most_bytes(page.max_pixels_of(run))
     shown["seed"] = (run.get("config") or {}).get("seed", 0)
@@ -91,18 +92,23 @@ def _sources(
     return found
 
 
-def _training(data: str, options: dict[str, Any] | None) -> Iterator[tuple[str, Callable[[], Picture]]]:
-    """The keys of a training set (DATA as of `artgen train`), and what reads the picture of each while the next is not asked
-    for.
+def _training(
+    data: str, facts: Mapping[str, Any], options: dict[str, Any] | None
+) -> Iterator[tuple[str, Callable[[], Picture]]]:  # fmt: skip
+    """The keys of a training set (DATA as of `artgen train`), and what reads the picture of each, fitted as a model of these
+    facts was shown it, while the next is not asked for.
     """
+    from artgen.training.gan_data import fitted_picture
+
+    def read(source: Source) -> Picture:
+        picture = guards.decode(reader.read(source, archive.most_bytes(MAX_PIXELS)))
+        return fitted_picture(picture, facts["height"], facts["width"], facts["channels"])
+
     guards = GuardPool(1, MAX_PIXELS, DECODE_TIMEOUT_S)
     try:
         with Reader(options) as reader:
             for source in chain.from_iterable(archive.scan(part, options) for part in parts_of(data)):
                 if not isinstance(source, Skipped):
-                    yield (
-                        source.key,
-                        lambda source=source: guards.decode(reader.read(source, archive.most_bytes(MAX_PIXELS))),
-                    )
+                    yield source.key, lambda source=source: read(source)
     finally:
         guards.close()

@@ -224,10 +224,13 @@ def in_words(facts: dict[str, Any]) -> str:
         lines.append(f"  {reason['images']:,} x {reason['error_type']}: {text.visible(reason['reason'])}")
     if len(facts["reasons"]) > SHOWN_REASONS:
         lines.append(f"  and {text.plural(len(facts['reasons']) - SHOWN_REASONS, 'other reason')}: see --json")
+    speed = []
     if facts["images_per_second"]:
-        lines.append(f"{facts['images_per_second']:.3g} images/s, {facts['megapixels_per_second']:.3g} MP/s")
+        speed.append(f"{facts['images_per_second']:.3g} images/s, {facts['megapixels_per_second']:.3g} MP/s")
     if facts["last_commit_age_s"] is not None:
-        lines[-1] += f"; last commit {text.duration(facts['last_commit_age_s'])} ago"
+        speed.append(f"last commit {text.duration(facts['last_commit_age_s'])} ago")
+    if speed:
+        lines.append("; ".join(speed))
     if left and facts["seconds_left"] is not None:
         lines.append(f"about {text.duration(facts['seconds_left'])} left at this rate")
     nodes = sorted(facts["nodes"].items(), key=lambda item: -item[1]["images"])

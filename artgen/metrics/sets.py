@@ -57,7 +57,8 @@ def frechet(real: Statistics, fake: Statistics) -> float:
     root = _root(spread)
     cross = torch.linalg.eigvalsh(root @ fake.covariance @ root).clamp(min=0).sqrt().sum()
     shift = (real.mean - fake.mean).square().sum()
-    return float(shift + spread.trace() + fake.covariance.trace() - 2 * cross)
+    distance = float(shift + spread.trace() + fake.covariance.trace() - 2 * cross)
+    return 0.0 if distance < 0 else distance  # rounding; NaN stays
 
 
 def _root(matrix: Tensor) -> Tensor:

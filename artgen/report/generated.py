@@ -32,7 +32,8 @@ MOST_TRAINING = 20_000
 _MOST_NEAREST = 12
 
 Training = Callable[[], Iterable[tuple[str, Callable[[], Picture]]]]
-"""Lists a training set anew at each call: the keys, and what decodes the picture of each (raises ImageError)."""
+"""Lists a training set anew at each call: the keys, and what decodes the picture of each, fitted as for training (raises
+ImageError)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,14 @@ class Neighbour:
 @dataclass(frozen=True, slots=True)
 class Trained:
     """What a training set tells of the samples. smalls: shrunk pictures of it, as many as samples where there are, from all
-    over its listing. listed: how many there are; looked_at: how many were compared.
+    over its listing. listed: how many there are; looked_at: how many were compared. problem: why nothing can be told.
     """
 
     neighbours: list[Neighbour]
     smalls: list[np.ndarray]
     listed: int
     looked_at: int
+    problem: str = ""
 
 
 def write(
@@ -111,15 +113,17 @@ def render(
             nearest[label] = Histogram()
             nearest[label].add(apart.min(axis=1))
     return page.environment().get_template("generated.html").render(
-        style=page.resource("report.css"), headline=headline(summary), figures=figures, summary=summary,
+        style=page.resource("report.css"), headline=headline(summary, run), figures=figures, summary=summary,
         samples=samples, problems=problems, trained=trained, compared_px=COMPARED_PX,
         chart=chart(nearest), left=left, settings=page.settings_lists(summary, run),
         command=page.command_of(run, output_uri, "generate", GenerateConfig), plural=text.plural,
     )  # fmt: skip
 
 
-def headline(summary: Summary) -> str:
+def headline(summary: Summary, run: Mapping[str, Any]) -> str:
     """How many there are, in one sentence."""
+    if not summary.images and (run.get("config") or {}).get("interpolate"):
+        return "No samples were asked for: the frames lie in interpolation/."
     if not summary.images:
         return "There was nothing to generate."
     return "One picture generated." if summary.images == 1 else f"{text.count(summary.images)} pictures generated."
@@ -166,7 +170,15 @@ def _trained(samples: list[Sample], training: Training | None) -> Trained:
     """The nearest training picture of each of the first samples, nearest first, and what else there is to tell of them all."""
     if training is None or not samples:
         return Trained([], [], 0, 0)
-    listed = sum(1 for _ in _listed(training))
+    try:
+        return _compared(samples, training)
+    except (ArtgenError, OSError) as error:  # costs the page this part and nothing else
+        return Trained([], [], 0, 0, str(error))
+
+
+def _compared(samples: list[Sample], training: Training) -> Trained:
+    """Raises ArtgenError, OSError for a training set that is gone or out of reach."""
+    listed = sum(1 for _ in training())
     sought = samples[:_MOST_NEAREST]
     best = [Neighbour(sample, "", "", np.inf, mirrored=False) for sample in sought]
     wanted = np.stack([sample.small for sample in sought])
@@ -192,22 +204,12 @@ def _is_chosen(number: int, listed: int, most: int) -> bool:
     return (number + 1) * most // listed > number * most // listed
 
 
-def _listed(training: Training) -> Iterator[tuple[str, Callable[[], Picture]]]:
-    """Training data that is gone or out of reach costs the page this part and nothing else."""
-    with suppress(ArtgenError, OSError):
-        yield from training()
-
-
 def _readable(training: Training, listed: int) -> Iterator[tuple[int, str, Picture]]:
     """Place in the listing, key and picture of those looked at."""
-    for number, (key, picture) in enumerate(_listed(training)):
+    for number, (key, picture) in enumerate(training()):
         if number < listed and _is_chosen(number, listed, MOST_TRAINING):
-            try:
+            with suppress(ImageError):
                 yield number, key, picture()
-            except ImageError:
-                continue
-            except (ArtgenError, OSError):
-                return
 
 
 def _image(picture: Picture, *, mirrored: bool = False) -> str:

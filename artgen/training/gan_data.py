@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from artgen.codecs.encode import to_8_bits
+from artgen.codecs.metadata import Metadata
 from artgen.codecs.picture import Picture, all_numbers
 from artgen.codecs.pool import GuardPool
 from artgen.config import MAX_PIXELS
@@ -31,7 +32,7 @@ from artgen.training.gan_labels import LISTS, classes_of, read_labels
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_size import sides, size_rule
 from artgen.training.memory import available_bytes
-from artgen.training.pictures import DECODE_TIMEOUT_S, digest_of, list_sources, parts_of
+from artgen.training.pictures import DECODE_TIMEOUT_S, digest_of, distinct, list_sources, parts_of
 
 AHEAD_PER_THREAD = 8
 Shape = tuple[int, int, int]
@@ -104,7 +105,7 @@ def load_real(
                 continue
             if not kept:
                 pixels_NCHW = _room(len(sources), outcome.pixels.shape)
-                rule = size_rule(recipe, outcome.from_px, source.key)
+                rule = size_rule(recipe, outcome.before[:2], source.key)
             pixels_NCHW[len(kept)] = outcome.pixels.transpose(2, 0, 1)
             kept.append(source)
             kept_labels.append(label)
@@ -161,7 +162,9 @@ def listed(
     if not with_classes:
         sources = list_sources(data, options)
         return sources, [""] * len(sources), {}
-    sources, labels, unusable = [], [], {}
+    sources: list[Source] = []
+    labels: list[str] = []
+    without: list[tuple[Source, str]] = []
     for part in parts_of(data):
         listed = list_sources([part], options)
         classes = read_labels(part, options)
@@ -170,20 +173,22 @@ def listed(
                 label, reason = source.key.rpartition("/")[0], "it lies in no class folder"
             else:
                 label, reason = classes.get(source.key), f"it has no class in the {' or '.join(LISTS)} of DATA"
-            if not label:
-                unusable[source.key] = reason
-                continue
-            sources.append(source)
-            labels.append(label)
-    return sources, labels, unusable
+            if label:
+                sources.append(source)
+                labels.append(label)
+            else:
+                without.append((source, reason))
+    named = distinct([*sources, *(source for source, _ in without)])
+    reasons = (reason for _, reason in without)
+    return named[: len(sources)], labels, dict(zip((s.key for s in named[len(sources) :]), reasons, strict=True))
 
 
 class Fitted(NamedTuple):
-    """pixels: uint8, H x W x C. changes: in words. from_px: height and width of the picture before."""
+    """pixels: uint8, H x W x C. changes: in words. before: the shape that it had, as of `shape_of`."""
 
     pixels: np.ndarray
     changes: tuple[str, ...]
-    from_px: tuple[int, int]
+    before: Shape
 
 
 def fitted(picture: Picture, height: int, width: int, channels: int) -> Fitted:
@@ -211,7 +216,14 @@ def fitted(picture: Picture, height: int, width: int, channels: int) -> Fitted:
     if image.size != (width, height):
         changes.append(f"resized from {picture.pixels.shape[1]}x{picture.pixels.shape[0]}")
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return Fitted(np.array(image).reshape(height, width, channels), tuple(changes), picture.pixels.shape[:2])
+    return Fitted(np.array(image).reshape(height, width, channels), tuple(changes), shape_of(picture))
+
+
+def fitted_picture(picture: Picture, height: int, width: int, channels: int) -> Picture:
+    """What `fitted` makes of it, as a picture."""
+    pixels = fitted(picture, height, width, channels).pixels
+    alpha = pixels[..., 3] if channels == 4 else None
+    return replace(picture, pixels=np.ascontiguousarray(pixels[..., :3]), alpha=alpha, bits=8, metadata=Metadata())
 
 
 def _middle(size: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
@@ -28,11 +30,26 @@ def list_sources(data: str | Sequence[str], options: uri.Options | None = None) 
     """
     parts = parts_of(data)
     scans = (archive.scan(part, options, cache_dir=_indexes()) for part in parts)
-    found = [item for scan in scans for item in scan if not isinstance(item, Skipped)]
+    found = distinct(item for scan in scans for item in scan if not isinstance(item, Skipped))
     if not found:
         raise UsageError(
             f"DATA {shown_parts(parts)!r} holds no image; give a folder, an archive or a bucket of pictures"
         )
+    return found
+
+
+def distinct(sources: Iterable[Source]) -> list[Source]:
+    """The same with keys that differ: two parts of DATA may hold a picture of one name each. The later ones get #2, #3, ..."""
+    times: Counter[str] = Counter()
+    found: list[Source] = []
+    taken: set[str] = set()
+    for source in sources:
+        key = source.key
+        while key in taken:
+            times[source.key] += 1
+            key = f"{source.key}#{times[source.key] + 1}"
+        taken.add(key)
+        found.append(source if key == source.key else replace(source, key=key))
     return found
 
 

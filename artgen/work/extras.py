@@ -22,21 +22,40 @@ if TYPE_CHECKING:
     from artgen.work.generation import GenerateJob
 
 FRAME_MS = 50
+MOST_FRAMES = 10_000  # eight minutes; they lie in one folder, and the animation is made in memory
 FOLDER = "interpolation"
 ANIMATION, ROUTE = "animation.webp", "route.json"
 
 
-def stops(text: str | None) -> tuple[int, ...]:
-    """The seeds of `--interpolate A,B[,C...]` in their order; none without. Raises UsageError."""
+def stops(text: str | None, count: int) -> tuple[int, ...]:
+    """The seeds of `--interpolate A,B[,C...]` in their order; none without. count: frames from each to the next.
+
+    Raises UsageError, also for more frames than MOST_FRAMES in all.
+    """
     if text is None:
         return ()
     try:
-        found = tuple(seed for part in text.split(",") for seed in Seeds.parse(part.strip() or "none"))
+        parts = [Seeds.parse(part) for part in map(str.strip, text.split(",")) if part or _refuse_gap(text)]
     except UsageError as error:
         raise UsageError(str(error).replace("--seeds", "--interpolate", 1)) from error
-    if len(found) < 2:
-        raise UsageError(f"--interpolate {text!r} names {len(found)} seed; use two or more, as in 4,7")
-    return found
+    named = sum(map(len, parts))
+    if named < 2:
+        raise UsageError(f"--interpolate {text!r} names {named} seed; use two or more, as in 4,7")
+    if (wanted := _frames(named, count)) > MOST_FRAMES:
+        raise UsageError(
+            f"--interpolate with {named} seeds and --frames {count} makes {wanted} frames, more than {MOST_FRAMES}: name fewer "
+            "seeds, or use --seeds for many pictures"
+        )
+    return tuple(seed for part in parts for seed in part)
+
+
+def _refuse_gap(text: str) -> bool:
+    raise UsageError(f"--interpolate {text!r} has a comma with no seed beside it; use two seeds or more, as in 4,7")
+
+
+def frames_on(route: tuple[int, ...], count: int) -> int:
+    """How many frames lead along the seeds of `route`; none without."""
+    return _frames(len(route), count) if route else 0
 
 
 def write_grid(config: GenerateConfig, shown: Seeds, painter: Painter, job: GenerateJob) -> None:

@@ -20,7 +20,7 @@ from artgen.inference.sample import sample
 from artgen.metrics.coverage import histogram
 from artgen.metrics.extractors import Extractor
 from artgen.metrics.sets import Statistics, merged, statistics
-from artgen.models.gans.spec import Painter
+from artgen.models.gans.spec import MODES, Painter
 from artgen.records import Source
 from artgen.storage import archive, uri
 from artgen.training.gan_data import Shape, decoded, shape_of
@@ -47,7 +47,7 @@ class Found:
     kept: list[int] = field(default_factory=list)
 
     def batches(self) -> Iterator[Tensor]:
-        """pixels_NCHW, uint8, BATCH_IMAGES at a time. Raises UsageError for another size where they are not fitted."""
+        """pixels_NCHW, uint8, BATCH_IMAGES at a time. Raises UsageError for another shape where they are not fitted."""
         waiting: list[np.ndarray] = []
         self.unusable, self.changed, self.kept = {}, 0, []
         stream = decoded(self.sources, lambda *_: self.shape, self.options, self.threads)
@@ -55,11 +55,10 @@ class Found:
             if isinstance(outcome, ImageError):
                 self.unusable[source.key] = f"{type(outcome).__name__}: {outcome}"
                 continue
-            if not self.fit and outcome.from_px != self.shape[:2]:
-                height, width = outcome.from_px
+            if not self.fit and outcome.before != self.shape:
                 raise UsageError(
-                    f"the pictures of MODEL differ in size: {source.key!r} is {width}x{height}, the first is "
-                    f"{self.shape[1]}x{self.shape[0]}; give pictures of one generator"
+                    f"the pictures of MODEL differ: {source.key!r} is {_in_words(outcome.before)}, the first is "
+                    f"{_in_words(self.shape)}; give pictures of one generator, all of one size and mode"
                 )
             self.changed += bool(outcome.changes)
             self.kept.append(place)
@@ -69,6 +68,11 @@ class Found:
                 waiting = []
         if waiting:
             yield _stacked(waiting)
+
+
+def _in_words(shape: Shape) -> str:
+    height, width, channels = shape
+    return f"{width}x{height} {MODES[channels]}"
 
 
 def first_shape(sources: Iterable[Source], options: Mapping[str, Any] | None) -> Shape:

@@ -28,7 +28,7 @@ def test_later_sources_of_a_setting_win(tmp_path: Path) -> None:
         ({"to": 5}, "to 5 is not a list"),
         ({"to": []}, "--to png"),
         ({"to": ["gif"]}, "'gif'"),
-        ({"tile": True}, "tile 1"),
+        ({"tile": True}, "tile True"),
         ({"tile": "12.5"}, "'12.5'"),
         ({"image_timeout": "inf"}, "image_timeout inf"),
         ({"image_timeout": "nan"}, "image_timeout nan"),
@@ -81,6 +81,12 @@ def test_flags_of_generate_that_would_do_nothing_are_refused(values: dict[str, A
     load(GenerateConfig, {"model": "m", "output": "o", "interpolate": "1,2", "format": "webp", **values})
 
 
+@pytest.mark.parametrize("values", [{"seed": True}, {"truncation": True}, {"quality": False}])
+def test_true_is_no_number(values: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"is not a (whole )?number"):
+        load(GenerateConfig, {"model": "m", "output": "o", **values})
+
+
 def test_no_part_of_data_is_told_with_its_password() -> None:
     config = GenerateConfig(model="m", output="o", data="a,https://me:SECRET@host/y.zip?sig=SECRET")
-    assert told(config)["data"] == "a,https://host/y.zip"
+    assert told(config)["data"] == f"{Path('a').absolute()},https://host/y.zip"

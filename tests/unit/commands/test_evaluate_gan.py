@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from artgen.metrics.classifier import Classifier, ClassifierFacts, Network
 from artgen.models.gans.weights import load_painter
+from artgen.work import picture_set
 from artgen.work.gan_evaluation import classes_as_in
 from tests import pictures
 from tests.generators import write_run
@@ -279,7 +280,49 @@ def test_sizes_that_differ(kinds: Path, tmp_path: Path) -> None:
     Image.new("RGB", (40, 28)).save(mixed / "left" / "100.png")
     result = artgen_here("evaluate", "gan", mixed, kinds, "--samples", str(COUNT), "--cache", tmp_path / "cache")
     assert result.returncode == 2
-    assert "'left/100.png' is 40x28, the first is 36x28" in result.stderr
+    assert "'left/100.png' is 40x28 RGB, the first is 36x28 RGB" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["000", "100"])
+def test_a_grey_picture_among_coloured_ones_takes_no_colour_from_them(
+    kinds: Path, tmp_path: Path, name: str
+) -> None:
+    mixed = write_kinds(tmp_path / "mixed", {"left": COUNT})
+    Image.new("L", (36, 28)).save(mixed / "left" / f"{name}.png")
+    result = artgen_here("evaluate", "gan", mixed, kinds, "--samples", str(COUNT), "--cache", tmp_path / "cache")
+    assert result.returncode == 2
+    assert "36x28 L" in result.stderr
+    assert "give pictures of one generator, all of one size and mode" in result.stderr
+
+
+def test_pictures_of_one_name_in_two_parts_are_counted_each(kinds: Path, output: Path, tmp_path: Path) -> None:
+    parts = [write_kinds(tmp_path / name, {"left": 5}, seed) for seed, name in enumerate("ab")]
+    for part in parts:
+        (part / "left" / "broken.png").write_bytes(b"\x89PNG no more")
+    facts, _ = evaluate(output, ",".join(map(str, parts)), "--cache", tmp_path / "cache", code=3)
+    assert (facts["real"]["listed"], facts["real"]["images"], facts["real"]["unusable"]) == (12, 10, 2)
+    assert set(facts["real"]["first_unusable"]) == {"left/broken.png", "left/broken.png#2"}
+
+
+def test_an_out_that_cannot_be_written_is_told_before_anything_is_looked_at(
+    kinds: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("looked at for nothing")
+
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(picture_set, "look_at", never)
+    flags = ("--samples", str(COUNT), "--cache", tmp_path / "cache", "--out", tmp_path / "file" / "x")
+    result = artgen_here("evaluate", "gan", output, kinds, *flags)
+    assert result.returncode == 2, result.stderr
+    assert "cannot be written to" in result.stderr
+
+
+def test_the_figures_are_told_even_if_they_cannot_be_kept(kinds: Path, output: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "evaluation.json").mkdir(parents=True)
+    facts, said = evaluate(output, kinds, "--cache", tmp_path / "cache", "--out", tmp_path / "out", code=1)
+    assert facts["metrics"]["fd_random"] > 0
+    assert "evaluation.json" in said
 
 
 @pytest.mark.parametrize(

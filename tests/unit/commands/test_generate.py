@@ -156,6 +156,46 @@ def test_the_report_finds_the_training_pictures(run: Path, output: Path, tmp_pat
     assert "2 training pictures" in page
 
 
+def test_the_report_compares_what_the_model_was_shown(run: Path, output: Path, tmp_path: Path) -> None:
+    """Cut to the model's shape, laid on white and in its mode, as training does."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for seed, name in ((1, "wide"), (2, "deep")):
+        with Image.open(output / "images" / "00000" / f"seed-{seed:09d}.png") as image:
+            sides = Image.effect_noise((44, 28), 90).convert("RGB")
+            sides.paste(image, (4, 0))
+            sides.putalpha(255)
+            sides.crop((0, 0, 44, 28)).save(data / f"{name}.png")
+    generate(run, tmp_path / "out", "--seeds", "0-3", "--data", data)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "seed 1 · wide.png · distance 0.0" in page
+    assert "seed 2 · deep.png · distance 0.0" in page
+
+
+def test_the_report_is_made_anew_from_any_folder_and_says_what_is_gone(
+    run: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    name = "seed-000000001.png"
+    (tmp_path / "data" / name).write_bytes((output / "images" / "00000" / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    generate(run, "out", "--seeds", "0-3", "--data", "data")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for text in ("Nearest training pictures", "The training pictures are not beside these: DATA"):
+        assert artgen_here("report", "../out").returncode == 0
+        assert text.partition("DATA")[0] in (tmp_path / "out" / "report.html").read_text()
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+
+
+def test_overwrite_tells_of_files_that_it_did_not_make(run: Path, tmp_path: Path) -> None:
+    generate(run, tmp_path / "out", "--seeds", "0-3")
+    (tmp_path / "out" / "images" / "mine.txt").write_text("kept for years")
+    result = artgen_here("generate", run, tmp_path / "out", "--seeds", "0-3", "--overwrite", "--engine", "local")
+    assert "1 file below images/ that artgen did not make will be removed too" in result.stderr
+
+
 def test_training_pictures_may_lie_in_several_places(run: Path, output: Path, tmp_path: Path) -> None:
     for folder, name in (("a", "seed-000000001.png"), ("b", "seed-000000002.png")):
         (tmp_path / folder).mkdir()
@@ -187,6 +227,9 @@ def test_a_dry_run_tells_the_plan_and_starts_nothing(run: Path, tmp_path: Path) 
         (["--classes", "9" * 5000], "numbers 0 to 2"),
         (["--interpolate", "4"], "names 1 seed"),
         (["--interpolate", "4,b"], "--interpolate 'b'"),
+        (["--interpolate", "4,,7"], "--interpolate '4,,7' has a comma with no seed beside it"),
+        (["--interpolate", "0-999999999"], "frames, more than 10000"),
+        (["--interpolate", "0-99", "--frames", "200"], "with 100 seeds and --frames 200 makes 19702 frames"),
         (["--frames", "1"], "frames 1 is out of range"),
         (["--data", "nowhere"], "--data: "),
         (["--data", f"{Path(__file__).parent},nowhere"], "holds no image"),
@@ -246,6 +289,16 @@ def test_only_an_interpolation(run: Path, tmp_path: Path) -> None:
     generate(run, tmp_path / "out", "--interpolate", "1,2", "--frames", "3", "--format", "webp")
     assert len(list((tmp_path / "out" / "interpolation").iterdir())) == 5
     assert not (tmp_path / "out" / "images").exists()
+    assert "the frames lie in interpolation/" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_grid_beside_an_interpolation_is_made_of_the_first_seeds(run: Path, tmp_path: Path) -> None:
+    flags = ("--interpolate", "1,2", "--frames", "3", "--grid", "4")
+    told = json.loads(artgen_here("generate", run, tmp_path / "out", *flags, "--dry-run", "--json").stdout)
+    assert (told["images"], told["grid"], told["frames"]) == (64, 4, 3)
+    generate(run, tmp_path / "out", *flags)
+    assert picture(tmp_path / "out" / "grid.png").shape == (56, 72, 3)
+    assert len(rows(tmp_path / "out")) == 64
 
 
 def test_a_grid_is_png_bytes(run: Path, tmp_path: Path) -> None:

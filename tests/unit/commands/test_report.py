@@ -100,7 +100,10 @@ def test_a_report_may_show_no_picture(tmp_path: Path) -> None:
     source = pictures.write_folder(tmp_path / "in", pictures.files(2))
     flags = ("--model", "identity", "--engine", "local", "--workers", "1")
     assert artgen_here("restore", source, tmp_path / "out", *flags).returncode == 0
+    page = tmp_path / "out" / "report.html"
+    assert "data:image/" in page.read_text("utf-8")
     assert artgen_here("report", tmp_path / "out", "--sample", "0").returncode == 0
+    assert "data:image/" not in page.read_text("utf-8")
 
 
 def test_a_run_that_was_killed_has_a_page_that_says_what_is_missing(tmp_path: Path) -> None:

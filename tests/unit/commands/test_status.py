@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from tests.pictures import write_folder
+from tests.pictures import files, write_folder
 from tests.runs import artgen_here
 
 
@@ -37,3 +37,14 @@ def test_a_training_that_has_only_begun_is_told_too(tmp_path: Path) -> None:
     said = artgen_here("status", run)
     assert said.returncode == 0
     assert said.stdout.startswith("a training run; step 0 is saved\n")
+
+
+def test_the_last_commit_is_told_with_the_rate_and_not_with_a_reason(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "in", {**files(2), "bad.png": b"no picture"})
+    flags = ("--model", "identity", "--engine", "local", "--workers", "1")
+    assert artgen_here("restore", source, tmp_path / "out", *flags).returncode == 3
+    lines = artgen_here("status", tmp_path / "out").stdout.splitlines()
+    told = [line for line in lines if "last commit" in line]
+    assert len(told) == 1
+    assert "DecodeFailed" not in told[0]
+    assert any("DecodeFailed" in line for line in lines)
