@@ -44,6 +44,7 @@ bench: setup
 	$(PYTHON) bench/train.py
 	$(PYTHON) bench/png_encode.py
 	$(PYTHON) bench/object_storage.py
+	$(PYTHON) bench/listing.py
 	$(PYTHON) bench/quality.py
 	$(PYTHON) bench/generate.py
 	$(PYTHON) bench/scale.py

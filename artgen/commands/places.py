@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from artgen.work.seed_listing import SeedListing
 
 OVERWRITING = "overwriting"
+INDEX = "index"
 _ELSEWHERE = "choose a folder that you may write to"
 _PLACES = ("input", "output", "masks", "model", "data")
 
@@ -175,7 +176,8 @@ def left_to_do(
 
 
 def clear_output(config: RunConfig, asked: dict[str, Any], say: Callable[[str], None] | None = None) -> None:
-    """Removes what killed processes left; on --overwrite all that artgen made, unless the same command has done so already
+    """Removes what killed processes left; on --overwrite all that artgen made (not what it found out about the archives of
+    INPUT, which the listing of this run has just used), unless the same command has done so already
     and was interrupted after it. asked: what makes a command another: its settings and what it is to work on.
     say: is told of files among the pictures that artgen did not make, which go as well.
 
@@ -190,7 +192,7 @@ def clear_output(config: RunConfig, asked: dict[str, Any], say: Callable[[str], 
         for name in ("_artgen/current.json", "manifest", *made):
             uri.remove(uri.join(config.output, *name.split("/")), options)
         for name in uri.names(uri.join(config.output, "_artgen"), options):
-            if not name.startswith(LOCK):
+            if not name.startswith(LOCK) and name != INDEX:
                 uri.remove(uri.join(config.output, "_artgen", name), options)
         atomic.write(uri.join(config.output, "_artgen", OVERWRITING), _digest(asked), options)
 

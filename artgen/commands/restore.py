@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
+import os
+from collections.abc import Generator
+from contextlib import closing, suppress
 from dataclasses import replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from artgen.commands.carry import carry, open_engine
 from artgen.commands.places import (
+    INDEX,
+    check_made_by_artgen,
     check_output,
     check_places,
     clear_output,
@@ -21,9 +23,10 @@ from artgen.commands.places import (
 )
 from artgen.config import EXTENSIONS, RestoreConfig
 from artgen.console import Console
-from artgen.errors import StorageError, UsageError
+from artgen.errors import ArtgenError, RunError, StorageError, UsageError
 from artgen.records import Skipped, Source
-from artgen.storage import archive, atomic, kind, scratch, uri
+from artgen.storage import archive, kind, scratch, uri
+from artgen.storage.cache import Cache
 from artgen.storage.listing import resolve
 from artgen.text import plural
 from artgen.work import plan as plans
@@ -45,7 +48,10 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
     Raises UsageError (exit code 2) before anything is started.
     """
     check_places(config)
-    with TemporaryDirectory(dir=scratch.folder()) as indexes, closing(list_input(config, indexes)) as listed:
+    with (
+        TemporaryDirectory(dir=scratch.folder()) as indexes,
+        closing(list_input(config, indexes, dry_run)) as listed,
+    ):
         check_found(config, listed)
         tell_masks(config, listed, console)
         with closing(open_engine(config, listed.count())) as engine:
@@ -71,18 +77,33 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
                 return carry(engine, plan, restorer, job, config, console)
 
 
-def list_input(config: RestoreConfig, indexes: str) -> Listing:
-    """INPUT and masks; seek points of .tar.gz archives go to `indexes` unless an earlier run kept them in OUTPUT."""
+def list_input(config: RestoreConfig, indexes: str, dry_run: bool = False) -> Listing:
+    """INPUT and masks. What took a while to find out about archives goes to OUTPUT if an earlier run has put such things
+    there, otherwise to `indexes`, and is read from there; on a dry run to neither. A listing of hours that is interrupted
+    leaves in OUTPUT what it has found.
+    """
     kept = indexes_of(config)
     try:
         cache_dir = kept if uri.exists(kept, config.storage_options) else indexes
     except StorageError as error:
         raise UsageError(f"OUTPUT {uri.shown(config.output)} cannot be used: {error}") from error
-    found = _scan(config.input, config, cache_dir, "INPUT")
-    if config.masks is None:
-        return Listing(place(config.input), found)
-    paired = _is_picture(config.input, config, "INPUT") and _is_picture(config.masks, config, "--masks")
-    return Listing(place(config.input), found, _scan(config.masks, config, cache_dir, "--masks"), paired=paired)
+    try:
+        return _listed(config, cache_dir, keeps=not dry_run)
+    except (RunError, KeyboardInterrupt):
+        with suppress(ArtgenError):  # the reason why it ended is the one to tell
+            if os.listdir(indexes):
+                check_made_by_artgen(config.output, config.storage_options)
+                keep_indexes(indexes, config)
+        raise
+
+
+def _listed(config: RestoreConfig, cache_dir: str, *, keeps: bool) -> Listing:
+    with closing(_scan(config.input, config, cache_dir, "INPUT", keeps)) as found:
+        if config.masks is None:
+            return Listing(place(config.input), found)
+        paired = _is_picture(config.input, config, "INPUT") and _is_picture(config.masks, config, "--masks")
+        with closing(_scan(config.masks, config, cache_dir, "--masks", keeps)) as masks:
+            return Listing(place(config.input), found, masks, paired=paired)
 
 
 def _is_picture(source: str, config: RestoreConfig, label: str) -> bool:
@@ -91,23 +112,30 @@ def _is_picture(source: str, config: RestoreConfig, label: str) -> bool:
     return resolve(source, config.storage_options, label).alone and found in ("image", "unknown")
 
 
-def _scan(source: str, config: RestoreConfig, cache_dir: str, label: str) -> Iterator[Source | Skipped]:
+def _scan(
+    source: str, config: RestoreConfig, cache_dir: str, label: str, keeps: bool = True
+) -> Generator[Source | Skipped]:  # fmt: skip
     """OUTPUT is left out: a glob may match it too. label: what the command calls `source`."""
     most = archive.most_bytes(config.max_pixels)
     return archive.scan(
-        source, config.storage_options, cache_dir=cache_dir, max_bytes=most, exclude=config.output, label=label
+        source,
+        config.storage_options,
+        cache_dir=cache_dir,
+        keeps=keeps,
+        max_bytes=most,
+        exclude=config.output,
+        label=label,
     )
 
 
 def indexes_of(config: RestoreConfig) -> str:
-    """Where workers find the seek points of .tar.gz archives."""
-    return uri.join(config.output, "_artgen", "index")
+    """Where workers find the seek points of .tar.gz archives, and later runs the members of archives."""
+    return uri.join(config.output, "_artgen", INDEX)
 
 
 def keep_indexes(indexes: str, config: RestoreConfig) -> None:
-    """Copies the seek points that the listing left in the folder `indexes` to where workers find them."""
-    for path in sorted(Path(indexes).iterdir()):
-        atomic.write(uri.join(indexes_of(config), path.name), path.read_bytes(), config.storage_options)
+    """Copies what the listing left in the folder `indexes` to where workers and later runs find it."""
+    Cache(indexes_of(config), config.storage_options).take(indexes)
 
 
 # Px by device. On a CPU a picture of usual size is one tile, which wastes nothing on overlaps; more than this falls out of

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from artgen.errors import SourceUnreadable, UsageError
 from artgen.records import Kind, Skipped, Source
-from artgen.storage import kind, listing, parquet, tar, targz, zip
+from artgen.storage import ahead, kind, listing
 from artgen.storage import uri as uris
-from artgen.storage.blob import BlobFile
+from artgen.storage.index import Container, Index, tar_or_targz
 from artgen.storage.member import Member, to_json
 from artgen.storage.reader import Reader
 
@@ -21,6 +22,7 @@ __all__ = ["MAX_BYTES", "Reader", "most_bytes", "scan"]
 MAX_BYTES = 1 << 30
 """Bytes of an image, unpacked, that are always allowed, whatever its pixels: it may have many pages or layers."""
 
+_Found = Source | Skipped
 _ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 
@@ -36,17 +38,24 @@ def scan(
     options: uris.Options | None = None,
     *,
     cache_dir: str | None = None,
+    keeps: bool = True,
     max_bytes: int = MAX_BYTES,
     exclude: str = "",
     label: str = "INPUT",
-) -> Iterator[Source | Skipped]:
+) -> Generator[Source | Skipped]:
     """Streams every image of INPUT and what is not one, in an order that is always
     the same. Archives are indexed, not read; a container or member that cannot be read is a Source with
     `problem` set. Memory does not grow with the listing, except with one folder (of local storage),
-    the directory of one zip and the number of archives.
+    the directories of as many zips as there are cores (local ones: of one) and the number of archives.
 
-    cache_dir: folder (path or URI) for the seek points of .tar.gz archives, which cost one pass to find; give
-    the same to Reader. Without it each Reader finds them again, once for each archive.
+    What takes a while, archives in a store, files there that must be looked into and .tar.gz archives anywhere, is done by
+    threads ahead of what is asked for; what is found waits in temporary files. The order is the same. Close the generator
+    to end them before it is at its end.
+
+    cache_dir: folder (path or URI) for what costs a pass over an archive, so that it is done once for each version of it:
+    the seek points of .tar.gz archives, and the members of these and of tars in a store. Give the same to Reader, which
+    without it finds the seek points again, once for each archive. None: nothing is kept. keeps: whether anything is put
+    into cache_dir, not only looked up there.
     max_bytes: members of a .zip that declare more are refused, which saves unpacking them; all else is for
     Reader.read to refuse. See `most_bytes`.
     exclude: a folder that is not listed (OUTPUT inside INPUT). label: what the command calls INPUT.
@@ -61,44 +70,47 @@ def scan(
                 f"{label} {uris.shown(input_uri)!r} is not an image or a readable archive "
                 f"({item.skip or 'by its extension'}); give an image, a folder, a .tar, .tar.gz, .zip or .parquet"
             )
-    return _scan(root, Reader(options, cache_dir), max_bytes, exclude)
+    return _scan(root, Reader(options, cache_dir, keeps=keeps), max_bytes, exclude)
 
 
-def _scan(root: listing.Root, reader: Reader, max_bytes: int, exclude: str) -> Iterator[Source | Skipped]:
+def _scan(root: listing.Root, reader: Reader, max_bytes: int, exclude: str) -> Generator[Source | Skipped]:
+    with (
+        closing(_Keys()) as odd,
+        closing(_found(root, reader, odd, max_bytes, exclude)) as found,
+        closing(ahead.through(found)) as images,
+    ):
+        yield from images
+
+
+def _found(
+    root: listing.Root, reader: Reader, odd: _Keys, max_bytes: int, exclude: str
+) -> Generator[_Found | ahead.Task[_Found]]:
+    """What lies below `root`, as far as the listing and the names tell; containers and what must be looked into as tasks."""
     containers: set[str] = set()
-    with closing(_Keys()) as odd:
-        for item in listing.items(root, exclude):
-            # Only a name with \xNN in it, its own or an undecodable byte, may meet its double.
-            key = odd.unique(item.name) if _ESCAPED.search(item.name) else item.name
-            if root.fs is not None and _is_below(item.name, containers):
-                key = odd.unique(f"{item.name}#object")  # a store may hold both a.tar and a.tar/x.png
-            found = kind.of(item.name)
-            reason = item.skip or kind.clutter(item.name)
-            file = Source(
-                key,
-                item.uri,
-                "file",
-                0,
-                item.size,
-                to_json(raw=item.raw) if item.raw else "",
-                item.version,
-                item.problem,
+    for item in listing.items(root, exclude):
+        # Only a name with \xNN in it, its own or an undecodable byte, may meet its double.
+        key = odd.unique(item.name) if _ESCAPED.search(item.name) else item.name
+        if root.fs is not None and _is_below(item.name, containers):
+            key = odd.unique(f"{item.name}#object")  # a store may hold both a.tar and a.tar/x.png
+        found = kind.of(item.name)
+        reason = item.skip or kind.clutter(item.name)
+        detail = to_json(raw=item.raw) if item.raw else ""
+        file = Source(key, item.uri, "file", 0, item.size, detail, item.version, item.problem)
+        if reason:
+            yield Skipped(key, reason)
+        elif item.problem or found == "image":
+            yield file
+        elif found == "other":
+            yield Skipped(key, f"not an image (.{kind.extension(item.name)})")
+        elif found == "foreign":
+            yield _with_problem(
+                file, f"artgen does not open .{kind.extension(item.name)} archives; repack it as .tar or .zip"
             )
-            if reason:
-                yield Skipped(key, reason)
-            elif item.problem or found == "image":
-                yield file
-            elif found == "other":
-                yield Skipped(key, f"not an image (.{kind.extension(item.name)})")
-            elif found == "foreign":
-                yield _with_problem(
-                    file, f"artgen does not open .{kind.extension(item.name)} archives; repack it as .tar or .zip"
-                )
-            elif found == "unknown":
-                yield _sniffed(file, reader)
-            else:
-                containers.add(item.name)
-                yield from _members(file, found, "" if root.alone else f"{key}/", reader, max_bytes)
+        elif found == "unknown":
+            yield _sniffed(file, reader) if root.fs is None else _Sniff(file, reader)
+        else:
+            containers.add(item.name)
+            yield _container(file, found, "" if root.alone else f"{key}/", reader, max_bytes)
 
 
 def _is_below(name: str, containers: set[str]) -> bool:
@@ -116,21 +128,47 @@ def _sniffed(file: Source, reader: Reader) -> Source | Skipped:
     return file if kind.looks_like_image(head) else Skipped(file.key, "not an image (by its first bytes)")
 
 
-def _members(
-    container: Source, found: kind.FileKind, prefix: str, reader: Reader, max_bytes: int
-) -> Iterator[Source | Skipped]:
+class _Sniff(ahead.Task[_Found]):
+    """A look into a file of a store."""
+
+    def __init__(self, file: Source, reader: Reader) -> None:
+        self._file = file
+        self._reader = reader
+
+    def work(self, stop: threading.Event) -> _Found:
+        return _sniffed(self._file, self._reader)
+
+    def found(self) -> Iterator[_Found]:
+        yield self.result()
+
+
+def _container(
+    file: Source, found: Container, prefix: str, reader: Reader, max_bytes: int
+) -> ahead.Task[_Found] | Source:  # fmt: skip
     try:
-        if container.size == 0:
-            raise SourceUnreadable("empty file")
-        if found in ("tar", "targz"):  # whichever its name says, its first bytes know
-            found = "targz" if reader.head(container, 2) == b"\x1f\x8b" else "tar"
-        indexed, members = _index(container, found, reader, max_bytes)
-        with closing(_Keys()) as keys:
-            for member in members:
-                key = keys.unique(prefix + listing.readable(member.name) if member.name else container.key)
-                yield Skipped(key, member.skip) if member.skip else _source(key, container, indexed, member)
+        if uris.is_local(file.uri):
+            found = tar_or_targz(file, found, reader)
     except SourceUnreadable as error:
-        yield _with_problem(container, str(error))
+        return _with_problem(file, str(error))
+    return _Members(file, found, prefix, reader, max_bytes)
+
+
+class _Members(Index[_Found]):
+    """What lies in a container. prefix: before the names of members in their keys."""
+
+    def __init__(self, container: Source, found: Container, prefix: str, reader: Reader, max_bytes: int) -> None:
+        super().__init__(container, found, reader, max_bytes)
+        self._prefix = prefix
+
+    def found(self) -> Iterator[_Found]:
+        container, prefix = self.container, self._prefix
+        try:
+            with closing(_Keys()) as keys:
+                for indexed, member in self.members():
+                    key = keys.unique(prefix + listing.readable(member.name) if member.name else container.key)
+                    yield Skipped(key, member.skip) if member.skip else _source(key, container, indexed, member)
+        except SourceUnreadable as error:
+            yield _with_problem(container, str(error))
 
 
 def _source(key: str, container: Source, indexed: Kind, member: Member) -> Source:
@@ -145,29 +183,6 @@ def _source(key: str, container: Source, indexed: Kind, member: Member) -> Sourc
         container.version,
         member.problem,
     )
-
-
-def _index(
-    container: Source, found: kind.FileKind, reader: Reader, max_bytes: int
-) -> tuple[Kind, Iterator[Member]]:
-    if found == "targz":
-        return "targz", _gzip_members(reader.gzip(container))
-    blob = reader.container(container)
-    if found == "zip":
-        return "zip", zip.index(blob, max_bytes)
-    if found == "parquet":
-        return "parquet", parquet.index(blob)
-    return "tar", tar.index(BlobFile(blob, longest=tar.LONGEST_HEADER), blob.size)
-
-
-def _gzip_members(gzip: targz.Gzip) -> Iterator[Member]:
-    told = ""
-    for member in tar.index(gzip.headers(), None):
-        told = member.problem  # of the last member: a break ends the index
-        yield member
-    problem = gzip.finish()
-    if problem and not told:
-        yield Member(problem=problem)
 
 
 def _with_problem(source: Source, problem: str) -> Source:

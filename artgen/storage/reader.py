@@ -14,6 +14,7 @@ from artgen.records import Source
 from artgen.storage import parquet, targz, zip
 from artgen.storage import uri as uris
 from artgen.storage.blob import OURS, Blob, LocalBlob, RemoteBlob
+from artgen.storage.cache import Cache
 
 _OPEN_FILES = 64
 _OPEN_INDEXES = 4
@@ -23,12 +24,15 @@ class Reader:
     """Reads the bytes of sources. Thread-safe; open files, filesystems and indexes are kept, the least
     recently used dropped.
 
-    cache_dir: where `scan` put the seek points of .tar.gz archives; None: found again as needed.
+    cache_dir: where `scan` put the seek points of .tar.gz archives; None: found again as needed. keeps: whether what is
+    found may be put there.
     """
 
-    def __init__(self, options: uris.Options | None = None, cache_dir: str | None = None) -> None:
+    def __init__(
+        self, options: uris.Options | None = None, cache_dir: str | None = None, *, keeps: bool = True
+    ) -> None:
+        self.cache = None if cache_dir is None else Cache(cache_dir, options, keeps)
         self._options = options
-        self._cache_dir = cache_dir
         self._blobs = _Recent(_OPEN_FILES)
         self._indexes = _Recent(_OPEN_INDEXES)
         self._stores = _Recent(_OPEN_FILES)
@@ -64,11 +68,18 @@ class Reader:
             raise SourceUnreadable("the archive has changed since it was listed; the same command lists it anew")
         return blob
 
+    def is_unchanged(self, source: Source) -> bool:
+        """Whether what lies there now, looked at anew, is of the version listed. Raises StorageError."""
+        try:
+            return self._guarded(source, lambda: self._open(source)).version == source.version
+        except SourceUnreadable:
+            return False
+
     def gzip(self, source: Source) -> targz.Gzip:
         """The container of a .tar.gz source, unpacked, by ranges."""
 
         def make() -> targz.Gzip:
-            return targz.Gzip(self.container(source), source.uri, self._cache_dir, self._options)
+            return targz.Gzip(self.container(source), source.uri, self.cache)
 
         return self._indexes.get((source.uri, "targz"), make)
 
@@ -144,18 +155,28 @@ class _Recent:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._lock = threading.RLock()
-        self._kept: OrderedDict[Any, Any] = OrderedDict()
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Any, _Slot] = OrderedDict()
 
     def get(self, key: Any, make: Callable[[], Any]) -> Any:
-        with self._lock:  # held while making, so that no index is built twice
-            if key not in self._kept:
-                self._kept[key] = make()
-                while len(self._kept) > self._limit:
-                    self._kept.popitem(last=False)
+        with self._lock:
+            slot = self._kept.setdefault(key, _Slot())
             self._kept.move_to_end(key)
-            return self._kept[key]
+            while len(self._kept) > self._limit:
+                self._kept.popitem(last=False)
+        with slot.lock:  # held while making, so that no index is built twice; other keys do not wait for it
+            if not slot.made:
+                slot.value = make()
+                slot.made = True
+            return slot.value
 
     def clear(self) -> None:
         with self._lock:
             self._kept.clear()
+
+
+class _Slot:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.made = False
+        self.value: Any = None

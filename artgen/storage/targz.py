@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from artgen.errors import ArtgenError, SourceUnreadable, StorageError
+from artgen.errors import SourceUnreadable
 from artgen.storage import atomic, tar
-from artgen.storage import uri as uris
 from artgen.storage.blob import Blob, BlobFile
+from artgen.storage.cache import Cache, name_of
 
 _SPACING = 4 * 1024 * 1024
 """Unpacked bytes between two seek points: a jump inflates 2 MiB on average, and the kept index takes
@@ -24,18 +23,16 @@ class Gzip:
     """The unpacked bytes of a gzip file, by ranges. Thread-safe, but for `headers`. With an index jumps are short;
     without one a jump inflates everything before it, once.
 
-    cache_dir: folder (any URI) of kept indexes; one that every worker sees saves each its own pass.
+    cache: of kept indexes; one that every worker sees saves each its own pass.
     Raises StorageError when the store of the archive or of the indexes fails.
     """
 
-    def __init__(self, blob: Blob, name: str, cache_dir: str | None, options: uris.Options | None = None) -> None:
+    def __init__(self, blob: Blob, name: str, cache: Cache | None) -> None:
         import indexed_gzip
 
         self._lock = threading.Lock()
-        self._cache_dir = cache_dir
-        self._options = options
-        identity = f"{name}\n{blob.version}".encode()
-        self._cached = f"{hashlib.sha256(identity).hexdigest()[:32]}.gzidx"
+        self._cache = cache
+        self._cached = name_of("gzidx", name, blob.version)
         self._packed = BlobFile(blob, block=_READ)
         self._unpacked: Any = indexed_gzip.IndexedGzipFile(
             fileobj=self._packed, spacing=_SPACING, readbuf_size=_READ, buffer_size=64 * 1024
@@ -84,11 +81,11 @@ class Gzip:
             )
             return f"the compressed archive is damaged: {text}"
         self._checked = True
-        if self._cache_dir is None:
+        if self._cache is None or not self._cache.writes:
             return ""
         buffer = io.BytesIO()
         self._unpacked.export_index(fileobj=buffer)
-        atomic.write(uris.join(self._cache_dir, self._cached), buffer.getvalue(), options=self._options)
+        atomic.write(self._cache.place(self._cached), buffer.getvalue(), self._cache.options)
         return ""
 
     def _ask(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -103,21 +100,7 @@ class Gzip:
                 raise self._packed.failure
 
     def _kept_index(self) -> bytes:
-        if self._cache_dir is None:
-            return b""
-        fs, path = uris.filesystem(uris.join(self._cache_dir, self._cached), self._options)
-        try:
-            return fs.cat_file(path)  # pyright: ignore[reportReturnType]
-        except FileNotFoundError:
-            return b""
-        except ArtgenError:
-            raise
-        except Exception as error:
-            # It concerns every image of the archive, none of which is damaged.
-            raise StorageError(
-                f"cannot read the index cache {self._cached} in {uris.shown(self._cache_dir)!r}: {uris.explain(error)}; "
-                "the same command resumes the run"
-            ) from error
+        return b"" if self._cache is None else b"".join(self._cache.read(self._cached))
 
 
 class Headers:

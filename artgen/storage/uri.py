@@ -194,6 +194,11 @@ def version_of(info: Mapping[str, Any]) -> str:
     return str(info.get("size"))
 
 
+def tells_version(version: str, size: int) -> bool:
+    """Whether `version_of` an object of `size` bytes (-1: not known) is more than its size, so that a change shows."""
+    return version not in ("", str(None), str(size))
+
+
 def _cure(protocol: str, error: ImportError) -> str:
     if protocol in _EXTRAS:
         return f"an extra package; run: pip install 'artgen[{_EXTRAS[protocol]}]'"

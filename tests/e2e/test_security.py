@@ -258,9 +258,9 @@ def test_scratch_folders_of_a_run_are_private(tmp_path: Path, monkeypatch: pytes
     seen: list[int] = []
     list_input = command.list_input
 
-    def look(config, indexes):
+    def look(*given):
         seen.extend(stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "tmp").rglob("*"))
-        return list_input(config, indexes)
+        return list_input(*given)
 
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))

@@ -19,7 +19,7 @@ from artgen.config import GenerateConfig
 from artgen.console import Console
 from artgen.errors import SourceUnreadable, StorageError, UsageError
 from artgen.records import Skipped, Source
-from artgen.storage import atomic, s3_listing
+from artgen.storage import atomic, cache, s3_listing
 from artgen.storage import uri as uris
 from artgen.storage.archive import Reader, scan
 from tests.generators import write_run
@@ -310,3 +310,47 @@ def test_a_model_in_a_bucket_is_read_with_the_storage_options(s3_server, s3_buck
     )
     assert generate(made, Console(quiet=True)) == 0
     assert len(list((tmp_path / "out" / "images").rglob("*.png"))) == 4
+
+
+@pytest.mark.parametrize("place", ["the bucket", "a folder"])
+def test_tars_are_walked_once_for_all_listings(s3_server, s3_bucket, requests, tmp_path, place):  # noqa: F811
+    members = {f"{i}.png": png(picture(i)) + bytes(300_000) for i in range(5)}
+    for n in range(12):
+        put(s3_server, f"{s3_bucket}/in/{n:02}.tar", tar_of(members))
+    put(s3_server, f"{s3_bucket}/in/zipped.tar.gz", tar_of(members, "w:gz"))
+    put(s3_server, f"{s3_bucket}/in/unknown", PICTURES[next(iter(PICTURES))])
+    folder = f"{s3_bucket}/cache" if place == "the bucket" else str(tmp_path / "cache")
+    found = list(scan(f"{s3_bucket}/in", s3_server.options, cache_dir=folder))
+    assert [item.key for item in found][:6] == [f"00.tar/{i}.png" for i in range(5)] + ["01.tar/0.png"]
+    assert len(found) == 13 * 5 + 1
+    assert len(requests) > 12 * 5
+    requests.clear()
+    assert list(scan(f"{s3_bucket}/in", s3_server.options, cache_dir=folder)) == found
+    made = [method for method, _ in requests]
+    assert made.count("get_object") == (13 if place == "the bucket" else 0) + 1  # and a look at what has no ending
+    assert len(made) <= made.count("get_object") + 4  # the listing itself
+
+
+@pytest.mark.parametrize("torn", [0, 40, cache.PIECE_BYTES])
+def test_a_torn_index_in_a_store_is_made_anew(s3_server, s3_bucket, torn):  # noqa: F811
+    uri = put(s3_server, f"{s3_bucket}/a.tar", tar_of(PICTURES))
+    found = list(scan(uri, s3_server.options, cache_dir=f"{s3_bucket}/cache"))
+    (name,) = uris.names(f"{s3_bucket}/cache", s3_server.options)
+    kept = f"{s3_bucket}/cache/{name}"
+    whole = uris.read_or_none(kept, s3_server.options)
+    put(s3_server, kept, (whole + bytes(cache.PIECE_BYTES))[:torn])
+    assert list(scan(uri, s3_server.options, cache_dir=f"{s3_bucket}/cache")) == found
+    assert uris.read_or_none(kept, s3_server.options) == whole
+
+
+def test_a_kept_file_of_any_length_is_read_whole(s3_server, s3_bucket, monkeypatch, requests):  # noqa: F811
+    monkeypatch.setattr(cache, "PIECE_BYTES", 1000)
+    kept = cache.Cache(f"{s3_bucket}/cache", s3_server.options)
+    for size in (0, 1, 999, 1000, 1001, 2000, 3500):
+        data = bytes(n % 251 for n in range(size))
+        put(s3_server, kept.place("x"), data)
+        requests.clear()
+        assert b"".join(kept.read("x")) == data, size
+        if 0 < size < 1000:
+            assert [method for method, _ in requests] == ["get_object"]
+    assert list(kept.read("y")) == []
