@@ -154,9 +154,7 @@ def _commit(unit: Unit, made: Iterator[Made], publish: Publish, on_image: Callab
         for entry, result in zip(unit.entries, made, strict=True):
             row = result.row
             if result.data is None and publish.on_error == "stop":
-                raise RunError(
-                    f"{row.key}: {row.error_type}: {row.error_message} (--on-error stop; the same command resumes)"
-                )
+                raise stopped(row)
             uris = [] if result.data is None else [sink.add(entry.name, result.data, row) for sink in sinks]
             row = replace(row, unit=unit.id, output_uri=uris[0] if uris else None)
             rows.append(row)
@@ -182,6 +180,11 @@ def _check_plan(publish: Publish) -> None:
         raise RunError(
             "another run has planned this OUTPUT anew meanwhile: this one ends, and the same command goes on from what is done"
         )
+
+
+def stopped(row: Row) -> RunError:
+    """What ends a run at a failed row on `on_error="stop"`."""
+    return RunError(f"{row.key}: {row.error_type}: {row.error_message} (--on-error stop; the same command resumes)")
 
 
 def outcome(unit_id: str, rows: list[Row]) -> Outcome:
