@@ -22,7 +22,7 @@ class Answer:
     crash: str = ""
 
     @staticmethod
-    def of(unit: str, do: Callable[[], Outcome], host: str = "") -> Answer:
+    def of(unit: str, do: Callable[[], Outcome | None], host: str = "") -> Answer:
         """What comes of doing a unit. Errors travel as data: who waits for the answer is to raise them, not this process."""
         try:
             return Answer(unit, host, do())
