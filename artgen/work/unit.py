@@ -7,7 +7,7 @@ in order, so the bytes of every part are the same however the threads ran.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -96,7 +96,7 @@ class Publish:
 def run(
     units: Iterable[Unit], maker: Maker, publish: Publish, *, threads: int = 1,
     on_image: Callable[[Row], None] | None = None, stop: Callable[[], None] | None = None,
-) -> Iterator[Outcome]:  # fmt: skip
+) -> Generator[Outcome, None, None]:  # fmt: skip
     """Does the units in order and yields an Outcome after each commit.
 
     At most 2 * threads images, and those that the maker wants to know of, are in flight. Raises RunError for a failed image

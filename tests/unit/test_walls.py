@@ -31,7 +31,7 @@ def modules(*folders: str) -> list[str]:
         (["artgen.cli", "artgen.config", "artgen.commands.restore", *modules("storage", "codecs"), "artgen.tiles.grid"],
          ["torch", "torchvision", "ray", "s3fs", "spandrel"]),
         ([*modules("models", "inference", "sinks", "work", "metrics"), "artgen.engines.local"],
-         ["torchvision", "ray", "s3fs", "spandrel"]),
+         ["torchvision", "ray", "s3fs", "spandrel", "artgen.engines.cell"]),
         (modules("training", "report"), ["ray"]),
     ],
 )  # fmt: skip
