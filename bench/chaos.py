@@ -236,8 +236,8 @@ def check(output: Path, undisturbed: Path, images: int) -> None:
     for sink in SINKS:
         if tree(output / sink) != tree(undisturbed / sink):
             sys.exit(f"{output / sink}: other files than in the undisturbed run")
-    if left := [path.name for path in output.rglob(".artgen-*")]:
-        sys.exit(f"{output}: temporary files are left: {left}")
+    if left := [path.name for path in (*output.rglob(".artgen-*"), *output.glob("_artgen/begun/*"))]:
+        sys.exit(f"{output}: temporary files or traces are left: {left}")
 
 
 def main() -> None:

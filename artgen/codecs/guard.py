@@ -9,27 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from artgen import errors
+from artgen import child, errors
 from artgen.codecs.metadata import Metadata
 from artgen.codecs.picture import Admit, Picture
 
-# -c, not -m: the child then takes over this process's sys.path, which a Ray worker or a notebook has changed.
-_BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from artgen.codecs.guard_child import main; main(*sys.argv[2:])"
-)
 _BOOT_TIMEOUT_S = 120.0  # a busy machine may take long to start Python; no image is to blame for that
 _CHILD_ENV = {
     "OMP_NUM_THREADS": "1",
@@ -93,7 +85,7 @@ class Guard:
                 f"decoding {len(data)} bytes took longer than {limit_s:g} s (raise --image-timeout to allow it)"
             ) from None
         except (ConnectionError, EOFError):
-            how = _how_it_died(self._stop(grace_s=5))
+            how = child.how_it_died(self._stop(grace_s=5))
             self._start()
             raise errors.DecoderCrashed(f"the decoder {how} on these {len(data)} bytes") from None
         except BaseException:  # Ctrl-C and the like: an answer may be under way, so this process is of no more use
@@ -119,12 +111,11 @@ class Guard:
 
     def _start(self) -> None:
         self._socket, theirs = socket.socketpair()
-        home = str(Path(errors.__file__).resolve().parents[1])  # an editable install may hang on no path at all
-        path = json.dumps([home, *(entry or os.getcwd() for entry in sys.path)])
         numbers = [os.getpid(), theirs.fileno(), self._shared, self._max_pixels, self._memory_bytes]
+        args = [*map(str, numbers), str(self._timeout_s or 0)]
         try:
             self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _BOOT, path, *map(str, numbers), str(self._timeout_s or 0)],
+                child.command("artgen.codecs.guard_child", *args, flags=("-I", "-S")),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._shared),
@@ -141,7 +132,7 @@ class Guard:
         try:
             self._receive(1, time.monotonic() + _BOOT_TIMEOUT_S)
         except (OSError, EOFError) as error:
-            how = _how_it_died(self._stop(grace_s=5))
+            how = child.how_it_died(self._stop(grace_s=5))
             raise errors.RunError(f"the decoder process {how} at its start; what it wrote stands above") from error
         self._ready = True
 
@@ -217,11 +208,3 @@ def _read_into(file: int, array: np.ndarray, offset: int) -> None:
         if not count:
             raise EOFError
         done += count
-
-
-def _how_it_died(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    if code == -signal.SIGKILL:
-        return "was killed (SIGKILL: perhaps the system ran out of memory)"
-    return f"crashed ({signal.Signals(-code).name})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from artgen.records import Outcome
 from artgen.storage import uri
 from artgen.storage.ledger import Ledger
 from artgen.text import plural
-from artgen.work import runlog
+from artgen.work import runlog, traces
 from artgen.work.plan import Plan
 from artgen.work.runlog import Tally
 
@@ -36,7 +37,8 @@ def carry(
     console.begin(plan.images, plan.images - sum(ref.images for ref in refs), config.doing)
     ended = "done"
     try:
-        _consume(engine.run(plan, refs, job, publish, model, console), tally)
+        with closing(engine.run(plan, refs, job, publish, model, console)) as outcomes:
+            _consume(outcomes, tally)
     except KeyboardInterrupt:
         ended = "interrupted"
     except RunError as error:
@@ -45,6 +47,7 @@ def carry(
         console.end()
     if ended == "done":
         drop_uncommitted(config.output, config.storage_options)
+        traces.clear(config.output, config.storage_options)
     run = runlog.run_facts(engine.name, job.device, tally, started, time.monotonic() - clock, ended)
     facts = {"name": uri.shown(job.model), "sha256": job.model_sha256, "facts": asdict(model.facts)}
     runlog.write(plan, told(config), facts, run, config.storage_options)

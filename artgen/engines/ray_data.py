@@ -13,8 +13,8 @@ from ray.exceptions import RayError
 from artgen.config import RunConfig, cluster_address
 from artgen.console import Console
 from artgen.engines import ray_cluster, ray_passes
+from artgen.engines.isolation import Task
 from artgen.engines.local import Devices
-from artgen.engines.ray_isolation import Task
 from artgen.engines.ray_worker import Orders, Worker
 from artgen.errors import ArtgenError, RunError
 from artgen.records import Outcome
@@ -59,7 +59,7 @@ class RayEngine:
         """Does the units in any order; an Outcome after each commit. `model` stays here: each actor loads its own.
 
         Units lost to a dead worker are done again, in ever smaller pieces; an image that kills its worker
-        ray_isolation.DEATHS times becomes a failed row (WorkerDied). Raises RunError.
+        isolation.DEATHS times becomes a failed row (WorkerDied). Raises RunError.
         """
         tasks = [Task(ref) for ref in refs]
         if not tasks:

@@ -14,26 +14,23 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.data.exceptions import ExecutionTimeoutError, SystemException
 from ray.exceptions import RayError
 
-from artgen.engines import ray_cluster, ray_isolation
+from artgen.engines import isolation, ray_cluster
+from artgen.engines.answer import Answer
+from artgen.engines.isolation import Task
 from artgen.engines.ray_cluster import Sealed
-from artgen.engines.ray_isolation import Task
 from artgen.engines.ray_metrics import Progress
-from artgen.engines.ray_worker import Answer, Orders, Worker
+from artgen.engines.ray_worker import Orders, Worker
 from artgen.errors import RunError
 from artgen.records import Outcome
-from artgen.sinks import manifest
 from artgen.storage import atomic, uri
 from artgen.storage import ledger as ledgers
 from artgen.storage.ledger import Ledger
-from artgen.work import unit as work
-from artgen.work.plan import PlanReader, UnitRef
 
 if TYPE_CHECKING:
     from artgen.work.unit import Publish
 
-# A run ends with a RunError when more images than these have killed their workers (then the machines are to blame), ...
-MOST_DIED = 100
-# ... when a first pass of at least so many units ends without one done, and none was ever done in this OUTPUT, ...
+# A run ends with a RunError when a first pass of at least so many units ends without one done, and none was ever done in
+# this OUTPUT, ...
 FEWEST_UNITS = 8
 # ... or when so many passes in a row broke off without one done (no machine, no room, the cluster gone).
 MOST_BROKEN = 3
@@ -92,9 +89,11 @@ def _until_done(
         except _RAY_ERRORS as error:
             reason = first_line(error)
         ledger = Ledger(orders.publish.output, orders.publish.options)
-        lost = {task: ray_isolation.left(task.ref, ledger) for task in tasks}
+        lost = {task: isolation.left(task.ref, ledger) for task in tasks}
         progress.left(later + sum(part.images for parts in lost.values() for part in parts))
-        yield from _unsaid(lost, said)
+        for task, parts in lost.items():
+            if task.ref.id not in said and (outcome := isolation.unsaid(task, parts)) is not None:
+                yield outcome
         done = sum(1 for parts in lost.values() if not parts)
         broken = broken + 1 if reason and not done else 0
         if broken == MOST_BROKEN:
@@ -103,12 +102,14 @@ def _until_done(
         if not alone and not reason and len(tasks) >= FEWEST_UNITS and not ledger.units():
             why = next(iter(crashes.values()), "their processes were killed, crashed or ran out of memory")
             raise RunError(f"all {len(tasks)} units ended their workers, so no image is to blame: {why}")
-        tasks, culprits = ray_isolation.replan(lost, alone=alone and not reason)
+        tasks, culprits = isolation.replan(lost, alone=alone and not reason)
         for ref in culprits:
-            if died == MOST_DIED:  # the others have their rows, so the same command gets further each time
-                raise RunError(f"more than {MOST_DIED} images ended their workers: look at the machines first")
+            if died == isolation.MOST_DIED:
+                raise isolation.too_many_died()
             died += 1
-            outcome = _give_up(ref, orders, crashes.get(ref.id, ""))
+            crash = crashes.get(ref.id, "")
+            why = f"it raised {crash}" if crash else ""
+            outcome = isolation.give_up(ref, orders.plan_folder, orders.job, orders.publish, why)
             progress.gave_up()
             yield outcome
         if tasks:
@@ -153,7 +154,7 @@ def _pass(
         )  # fmt: skip
     hosts: set[str] = set()
     for row in answers.iter_rows():
-        answer = Answer.from_row(row)
+        answer = Answer.from_text(row["answer"])
         answer.raise_error()
         if answer.outcome is not None and answer.host not in hosts:
             hosts.add(answer.host)
@@ -167,27 +168,6 @@ def _check_seen(answer: Answer, publish: Publish) -> None:
             f"{answer.host} has done unit {answer.unit}, but OUTPUT {uri.shown(publish.output)} does not show it here: on a "
             "cluster OUTPUT must lie where every node sees it, as on s3:// or a shared file system"
         )
-
-
-def _unsaid(lost: dict[Task, list[UnitRef]], said: set[str]) -> Iterator[Outcome]:
-    """Units that were committed by a worker that died before it could say so, or by another run: counted, the rest unknown."""
-    for task, parts in lost.items():
-        images = task.ref.images - sum(part.images for part in parts)
-        if images and task.ref.id not in said:
-            yield Outcome(task.ref.id, images, 0, 0, 0, 0, 0.0)
-
-
-def _give_up(ref: UnitRef, orders: Orders, crash: str) -> Outcome:
-    """Commits the failed row of an image that kills its worker."""
-    publish = orders.publish
-    (entry,) = PlanReader(orders.plan_folder, publish.options).load(ref).entries
-    row = ray_isolation.died(entry, orders.job, ref.id, crash)
-    if publish.on_error == "stop":
-        raise RunError(
-            f"{row.key}: {row.error_type}: {row.error_message} (--on-error stop; the same command resumes)"
-        )
-    manifest.write(publish.output, ref.id, [row], publish.options)
-    return work.outcome(ref.id, [row])
 
 
 def first_line(error: BaseException) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from artgen import __version__, errors, heap
+from artgen import __version__, heap
 from artgen.engines import ray_cluster
+from artgen.engines.answer import Answer
 from artgen.engines.ray_cluster import Sealed
 from artgen.engines.ray_metrics import Busy, Meters
 from artgen.errors import ArtgenError, RunError
@@ -35,40 +35,8 @@ class Orders:
     folder: str = os.curdir
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What comes back for a unit: an outcome, an error that ends the run, or the crash of this unit alone (its text)."""
-
-    unit: str
-    host: str
-    outcome: Outcome | None = None
-    error: tuple[str, str] | None = None
-    crash: str = ""
-
-    def to_row(self) -> dict[str, str]:
-        """As a row of Ray Data: JSON in one column."""
-        return {"answer": json.dumps(asdict(self))}
-
-    @staticmethod
-    def from_row(row: dict[str, str]) -> Answer:
-        values = json.loads(row["answer"])
-        if values["outcome"] is not None:
-            facts = values["outcome"]
-            for name in ("first_failures", "reasons"):  # JSON has no tuples
-                facts[name] = tuple(map(tuple, facts[name]))
-            values["outcome"] = Outcome(**facts)
-        return Answer(**values)
-
-    def raise_error(self) -> None:
-        """Raises the error that ended the run in the actor, with its own message, as if it had been raised here."""
-        if self.error is not None:
-            kind, message = self.error
-            found = getattr(errors, kind, RunError)
-            raise (found if issubclass(found, RunError) else RunError)(message)
-
-
 class Worker:
-    """The callable that Ray Data keeps in each actor. Errors travel as data: as exceptions Ray would wrap and log them."""
+    """The callable that Ray Data keeps in each actor. Errors are answers: as exceptions Ray would wrap and log them."""
 
     def __init__(self, sealed: Sealed[Orders]) -> None:
         self._orders = sealed.orders
@@ -104,19 +72,16 @@ class Worker:
         return job.open(model, threads)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
+        ref = UnitRef(**row)
+        return {"answer": Answer.of(ref.id, lambda: self._do(ref), self._host).to_text()}
+
+    def _do(self, ref: UnitRef) -> Outcome:
         from artgen.work import unit as work
 
-        ref = UnitRef(**row)
-        try:
-            if self._error is not None:
-                raise self._error
-            with self._reading:
-                unit = self._reader.load(ref)
-            (outcome,) = work.run([unit], self._maker, self._orders.publish, threads=self._orders.threads)
-            answer = Answer(ref.id, self._host, outcome)
-            self._meters.unit(outcome)
-        except ArtgenError as error:
-            answer = Answer(ref.id, self._host, error=(type(error).__name__, str(error)))
-        except Exception as error:  # noqa: BLE001  (whatever it is, the driver isolates the image that raises it)
-            answer = Answer(ref.id, self._host, crash=f"{type(error).__name__}: {error}"[:500])
-        return answer.to_row()
+        if self._error is not None:
+            raise self._error
+        with self._reading:
+            unit = self._reader.load(ref)
+        (outcome,) = work.run([unit], self._maker, self._orders.publish, threads=self._orders.threads)
+        self._meters.unit(outcome)
+        return outcome

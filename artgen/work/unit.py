@@ -7,7 +7,7 @@ in order, so the bytes of every part are the same however the threads ran.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -96,7 +96,7 @@ class Publish:
 def run(
     units: Iterable[Unit], maker: Maker, publish: Publish, *, threads: int = 1,
     on_image: Callable[[Row], None] | None = None, stop: Callable[[], None] | None = None,
-) -> Iterator[Outcome]:  # fmt: skip
+) -> Generator[Outcome, None, None]:  # fmt: skip
     """Does the units in order and yields an Outcome after each commit.
 
     At most 2 * threads calls of the maker are in flight. Raises RunError for a failed image
@@ -155,9 +155,7 @@ def _commit(unit: Unit, made: Iterator[Made], publish: Publish, on_image: Callab
         for entry, result in zip(unit.entries, made, strict=True):
             row = result.row
             if result.data is None and publish.on_error == "stop":
-                raise RunError(
-                    f"{row.key}: {row.error_type}: {row.error_message} (--on-error stop; the same command resumes)"
-                )
+                raise stopped(row)
             uris = [] if result.data is None else [sink.add(entry.name, result.data, row) for sink in sinks]
             row = replace(row, unit=unit.id, output_uri=uris[0] if uris else None)
             rows.append(row)
@@ -183,6 +181,11 @@ def _check_plan(publish: Publish) -> None:
         raise RunError(
             "another run has planned this OUTPUT anew meanwhile: this one ends, and the same command goes on from what is done"
         )
+
+
+def stopped(row: Row) -> RunError:
+    """What ends a run at a failed row on `on_error="stop"`."""
+    return RunError(f"{row.key}: {row.error_type}: {row.error_message} (--on-error stop; the same command resumes)")
 
 
 def outcome(unit_id: str, rows: list[Row]) -> Outcome:

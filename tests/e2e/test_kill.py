@@ -54,6 +54,7 @@ def test_killed_runs_end_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) ->
     for sink in ("images", "parquet", "shards"):
         assert tree(output / sink) == tree(undisturbed / sink), sink
     assert len(rows(output)) == 24
+    assert not (output / "_artgen" / "begun").exists()
 
 
 def test_interrupt_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
@@ -80,7 +81,9 @@ def test_interrupt_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert 0 < len(done) < 40
     assert {row["status"] for row in done} == {"ok"}
     assert run_json(tmp_path / "out")["runs"][-1]["ended"] == "interrupted"
-    left = [path for path in (tmp_path / "out").rglob("*") if ".artgen-" in path.name]
+    left = [
+        path for path in (tmp_path / "out").rglob("*") if ".artgen-" in path.name or path.parent.name == "begun"
+    ]
     assert left == []
     assert artgen_here("restore", source, tmp_path / "out", "--unit-images", "2").returncode == 0
     assert len(rows(tmp_path / "out")) == 40

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from artgen.engines import ray_cluster, ray_passes
+from artgen.engines import isolation, ray_cluster, ray_passes
+from artgen.engines.answer import Answer
+from artgen.engines.isolation import Task
 from artgen.engines.ray_cluster import Pool
-from artgen.engines.ray_isolation import Task
-from artgen.engines.ray_worker import Answer, Orders, Worker
+from artgen.engines.ray_worker import Worker
 from artgen.errors import RunError
 from artgen.records import Outcome
 from artgen.sinks import manifest
@@ -30,7 +31,7 @@ class Played:
         played = SimpleNamespace(left=self.left.append, done=lambda _: None, gave_up=lambda: None)
         monkeypatch.setattr(ray_passes, "Progress", lambda _: played)
         monkeypatch.setattr(ray_passes, "_pass", self._pass)
-        monkeypatch.setattr(ray_passes, "_give_up", self._give_up)
+        monkeypatch.setattr(isolation, "give_up", self._give_up)
         monkeypatch.setattr(ray_passes.ray, "nodes", list)
         monkeypatch.setattr(ray_cluster, "pool", lambda *_, **__: Pool(2, 2, 1, 0))
 
@@ -38,7 +39,7 @@ class Played:
         """The units of which there is an outcome."""
         tasks = [Task(UnitRef(unit, "units-00000.parquet", n, 0, 1)) for n, unit in enumerate(units)]
         job = SimpleNamespace(device="cpu")
-        orders: Any = SimpleNamespace(publish=Publish(self.output, ("png",)), job=job)
+        orders: Any = SimpleNamespace(plan_folder="", publish=Publish(self.output, ("png",)), job=job)
         events = ray_passes.passes(tasks, orders, "2", False, Worker)
         return [event.unit for event in events if isinstance(event, Outcome)]
 
@@ -52,7 +53,7 @@ class Played:
                 manifest.write(self.output, task.ref.id, [])
                 yield Answer(task.ref.id, "host", Outcome(task.ref.id, 1, 0, 0, 0, 0, 0.0))
 
-    def _give_up(self, ref: UnitRef, orders: Orders, crash: str) -> Outcome:
+    def _give_up(self, ref: UnitRef, *_: Any) -> Outcome:
         manifest.write(self.output, ref.id, [])
         return Outcome(ref.id, 1, 1, 0, 0, 0, 0.0)
 
@@ -84,7 +85,7 @@ def test_poison_that_is_left_of_an_earlier_run_gets_its_rows(
 def test_more_poison_than_a_run_bears_is_done_by_running_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    poison, good = units(ray_passes.MOST_DIED + 5), "00000000-999999"
+    poison, good = units(isolation.MOST_DIED + 5), "00000000-999999"
     played = Played(tmp_path, monkeypatch, frozenset({good}))
     with pytest.raises(RunError, match="look at the machines first"):
         played.run([*poison, good])

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from artgen.config import RestoreConfig
+from artgen.engines.answer import Answer
 from artgen.engines.ray_cluster import Sealed
 from artgen.engines.ray_data import RayEngine
-from artgen.engines.ray_worker import Answer, Orders, Worker
+from artgen.engines.ray_worker import Orders, Worker
 from artgen.errors import RunError
 from artgen.inference.restore import RestoreOptions
 from artgen.work.plan import Plan, UnitRef
@@ -47,6 +48,6 @@ def test_workers_look_for_input_and_masks(places: Path) -> None:
 def test_a_node_that_does_not_see_one_says_so(places: Path, gone: str) -> None:
     told = orders(places, masks=str(places / "masks"))
     (places / gone).rename(places / "elsewhere")
-    answer = Answer.from_row(Worker(Sealed(told))(asdict(UnitRef("0", "units-00000.parquet", 0, 0, 1))))
+    answer = Answer.from_text(Worker(Sealed(told))(asdict(UnitRef("0", "units-00000.parquet", 0, 0, 1)))["answer"])
     with pytest.raises(RunError, match=f"does not see {places / gone}: on a cluster"):
         answer.raise_error()

@@ -12,7 +12,7 @@ import pytest
 import artgen
 
 ROOT = Path(artgen.__file__).parent
-LAYERS = ["errors records config console text heap", "storage codecs tiles models metrics", "sinks inference training report",
+LAYERS = ["errors records config console text heap child", "storage codecs tiles models metrics", "sinks inference training report",
           "work", "engines", "commands", "cli flags __main__"]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 
@@ -31,7 +31,7 @@ def modules(*folders: str) -> list[str]:
         (["artgen.cli", "artgen.config", "artgen.commands.restore", *modules("storage", "codecs"), "artgen.tiles.grid"],
          ["torch", "torchvision", "ray", "s3fs", "spandrel"]),
         ([*modules("models", "inference", "sinks", "work", "metrics"), "artgen.engines.local"],
-         ["torchvision", "ray", "s3fs", "spandrel"]),
+         ["torchvision", "ray", "s3fs", "spandrel", "artgen.engines.cell"]),
         (modules("training", "report"), ["ray"]),
     ],
 )  # fmt: skip

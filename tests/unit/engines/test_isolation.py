@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from artgen.engines import ray_isolation
-from artgen.engines.ray_isolation import DEATHS, Task
+from artgen.engines import isolation
+from artgen.engines.isolation import DEATHS, Task
 from artgen.inference.restore import RestoreOptions
 from artgen.records import Entry, Source
 from artgen.sinks import manifest
@@ -29,13 +29,13 @@ def commit(output: Path, *ids: str) -> Ledger:
 
 
 def test_left_of_a_unit_is_what_no_part_covers(tmp_path: Path) -> None:
-    assert ray_isolation.left(ref(0, 16, whole=True), commit(tmp_path / "none")) == [ref(0, 16, whole=True)]
+    assert isolation.left(ref(0, 16, whole=True), commit(tmp_path / "none")) == [ref(0, 16, whole=True)]
     split = commit(tmp_path / "split", f"{UNIT}.0-4", f"{UNIT}.8-12")
-    assert ray_isolation.left(ref(0, 16, whole=True), split) == [ref(4, 8), ref(12, 16)]
-    assert ray_isolation.left(ref(0, 4), split) == []
-    assert ray_isolation.left(ref(2, 6), split) == [ref(4, 6)]
-    assert ray_isolation.left(ref(4, 8), split) == [ref(4, 8)]
-    assert ray_isolation.left(ref(0, 16, whole=True), commit(tmp_path / "whole", UNIT)) == []
+    assert isolation.left(ref(0, 16, whole=True), split) == [ref(4, 8), ref(12, 16)]
+    assert isolation.left(ref(0, 4), split) == []
+    assert isolation.left(ref(2, 6), split) == [ref(4, 6)]
+    assert isolation.left(ref(4, 8), split) == [ref(4, 8)]
+    assert isolation.left(ref(0, 16, whole=True), commit(tmp_path / "whole", UNIT)) == []
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 16, 100, 10_000])
@@ -52,8 +52,8 @@ def test_culprits_are_found_in_the_stated_number_of_passes(images: int, tmp_path
             covered = set(range(task.ref.start, task.ref.stop))
             if covered & killers:
                 deaths += 1
-                lost = {task: ray_isolation.left(task.ref, nothing)}
-                more, culprits = ray_isolation.replan(lost, alone=alone)
+                lost = {task: isolation.left(task.ref, nothing)}
+                more, culprits = isolation.replan(lost, alone=alone)
                 following += more
                 found |= {culprit.start for culprit in culprits}
             else:
@@ -68,16 +68,16 @@ def test_culprits_are_found_in_the_stated_number_of_passes(images: int, tmp_path
 
 def test_a_death_beside_others_is_laid_to_nobody() -> None:
     task = Task(ref(3, 4))
-    assert ray_isolation.replan({task: [task.ref]}, alone=False) == ([task], [])
+    assert isolation.replan({task: [task.ref]}, alone=False) == ([task], [])
     once = Task(task.ref, 1)
-    assert ray_isolation.replan({task: [task.ref]}, alone=True) == ([once], [])
-    assert ray_isolation.replan({once: [task.ref]}, alone=True) == ([], [task.ref])
+    assert isolation.replan({task: [task.ref]}, alone=True) == ([once], [])
+    assert isolation.replan({once: [task.ref]}, alone=True) == ([], [task.ref])
 
 
 def test_the_row_of_a_culprit_is_a_row_of_the_manifest(tmp_path: Path) -> None:
     entry = Entry(Source("a/bad.png", "in/a/bad.png", "file", 0, 9, "", "9-1"), "a/bad.png", None, 3)
     job = RestoreJob("default", "ab" * 32, RestoreOptions(tile=512, overlap=32))
-    row = ray_isolation.died(entry, job, f"{UNIT}.3-4", "ValueError: no")
+    row = isolation.died(entry, job, f"{UNIT}.3-4", "ValueError: no")
     manifest.write(str(tmp_path), f"{UNIT}.3-4", [row])
     (read,) = pq.read_table(tmp_path / "manifest" / f"part-{UNIT}.3-4.parquet").to_pylist()
     assert (read["key"], read["status"], read["error_type"], read["attempts"]) == (

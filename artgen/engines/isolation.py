@@ -11,15 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from artgen.errors import WorkerDied
-from artgen.records import Entry, Row
+from artgen.errors import RunError, WorkerDied
+from artgen.records import Entry, Outcome, Row
+from artgen.sinks import manifest
 from artgen.storage import uri
 from artgen.storage.ledger import Ledger
-from artgen.work.plan import UnitRef
-from artgen.work.unit import Job
+from artgen.work import unit as work
+from artgen.work.plan import PlanReader, UnitRef
+from artgen.work.unit import Job, Publish
 
 # Deaths of a unit, alone in its worker, before it is split, and of an image before it is recorded as failed.
 DEATHS = 2
+# A run ends with a RunError when more images than these have killed their workers: then the machines are to blame.
+MOST_DIED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,32 @@ def _halves(ref: UnitRef) -> Iterator[UnitRef]:
     yield from ref.halves() if ref.images > 1 else (ref,)
 
 
-def died(entry: Entry, job: Job, unit_id: str, crash: str) -> Row:
-    """The failed row of an image that killed its worker DEATHS times, alone. `crash`: what it raised, if it did."""
-    why = f"it raised {crash}" if crash else "its process was killed, crashed or ran out of memory"
+def unsaid(task: Task, parts: list[UnitRef]) -> Outcome | None:
+    """Of what is not in `parts`, the rest of a task whose worker died before it could say that it was committed (or of one
+    that another run did): counted, all else unknown.
+    """
+    images = task.ref.images - sum(part.images for part in parts)
+    return Outcome(task.ref.id, images, 0, 0, 0, 0, 0.0) if images else None
+
+
+def give_up(ref: UnitRef, plan_folder: str, job: Job, publish: Publish, why: str = "") -> Outcome:
+    """Commits the failed row of an image that kills its worker. why: as of `died`. Raises RunError on `on_error="stop"`."""
+    (entry,) = PlanReader(plan_folder, publish.options).load(ref).entries
+    row = died(entry, job, ref.id, why)
+    if publish.on_error == "stop":
+        raise work.stopped(row)
+    manifest.write(publish.output, ref.id, [row], publish.options)
+    return work.outcome(ref.id, [row])
+
+
+def too_many_died() -> RunError:
+    """What ends a run beyond MOST_DIED images; the others have their rows, so the same command gets further each time."""
+    return RunError(f"more than {MOST_DIED} images ended their workers: look at the machines first")
+
+
+def died(entry: Entry, job: Job, unit_id: str, why: str = "") -> Row:
+    """The failed row of an image that killed its worker DEATHS times, alone. why: how it died, as far as is known."""
+    why = why or "its process was killed, crashed or ran out of memory"
     known: dict[str, Any] = {
         "key": entry.source.key, "source_uri": uri.shown(entry.source.uri), "source_version": entry.version, "status": "failed",
         "error_type": WorkerDied.__name__, "model": uri.shown(job.model), "model_sha256": job.model_sha256, "seconds": 0.0,
