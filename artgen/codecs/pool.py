@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from artgen.codecs.guard import Guard
 from artgen.codecs.picture import Admit, Picture
@@ -19,9 +21,15 @@ class GuardPool:
 
     def decode(self, data: bytes, admit: Admit | None = None, within_s: float | None = None) -> Picture:
         """As `codecs.guard.Guard.decode`; waits while all guards are busy."""
+        with self.borrowed() as guard:
+            return guard.decode(data, admit, within_s)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Guard]:
+        """An idle guard, for more than one picture; waits while all are busy. Who has one must not wait for another."""
         guard = self._idle.get()
         try:
-            return guard.decode(data, admit, within_s)
+            yield guard
         finally:
             self._idle.put(guard)
 

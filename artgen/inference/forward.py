@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from artgen.errors import RestoreFailed, RunError, UsageError
 from artgen.inference.packing import Packer
@@ -69,7 +69,9 @@ class Forward:
         self.tile_limit: int | None = None
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._restorer = restorer.to(self.device)
-        self._restorer.module.to(memory_format=self._layout)
+        lay_out(self._restorer.module, self._layout)
+        # What runs picture by picture gains nothing from full batches.
+        self._fills = not getattr(restorer.module, "one_by_one", False)
         # CPUs are shared by all threads; an accelerator takes one batch at a time.
         self._turn: AbstractContextManager = nullcontext() if self.on_cpu else threading.Lock()
         self._copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -130,7 +132,7 @@ class Forward:
             return list(self._pass(tiles, batch))
         except RestoreFailed as error:
             return [*[error] * len(tiles)]
-        except (RuntimeError, ValueError, TypeError, IndexError, MemoryError) as error:
+        except Exception as error:
             if not no_memory(error):
                 if isinstance(error, getattr(torch, "AcceleratorError", ())):
                     raise RunError(f"{self.device} failed: {error}") from error
@@ -143,7 +145,9 @@ class Forward:
     @torch.inference_mode()
     def _pass(self, tiles: list[Tile], batch: int) -> list[np.ndarray]:
         height, width = tiles[0].pixels_HWC.shape[:2]
-        if self.on_cpu and height * width < _SMALL:
+        if not self._fills:
+            batch = len(tiles)
+        elif self.on_cpu and height * width < _SMALL:
             batch = max(batch, 2)
         full = [*tiles, *[tiles[-1]] * (batch - len(tiles))]
         pixels_BHWC = self._staged(_stacked([tile.pixels_HWC for tile in full]))
@@ -224,3 +228,10 @@ def no_memory(error: Exception) -> bool:
     text = str(error).lower()
     signs = ("out of memory", "can't allocate memory", "alloc_failed")  # CUDA and MPS, the CPU, cuDNN and cuBLAS
     return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(sign in text for sign in signs)
+
+
+def lay_out(module: nn.Module, layout: torch.memory_format) -> None:
+    """Weights of four dimensions in a memory format; a model may have others, which have none."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=layout)

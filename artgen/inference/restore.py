@@ -174,7 +174,9 @@ def _run(cuts: list[Tile], forward: Forward, options: RestoreOptions, done: str)
         result = merged([next(outputs) for _ in job], cut.pixels_HWC.shape[2], ensemble=options.ensemble)
         if options.strength < 1.0:
             before = _unit_range(cut.pixels_HWC)
-            result = before + np.float32(options.strength) * (result - before)
+            blended = before + np.float32(options.strength) * (result - before)
+            # What is masked is lost: nothing of it comes back.
+            result = blended if cut.mask_HW is None else np.where(cut.mask_HW[..., None], result, blended)
         results.append(result)
     return results
 

@@ -29,7 +29,7 @@ def restorer_from(tensors: dict[str, Any], name: str, sha256: str) -> Restorer:
     """
     try:
         descriptor = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(tensors))
-    except (spandrel.UnsupportedModelError, RuntimeError, KeyError, ValueError, TypeError) as error:
+    except Exception as error:
         reason = str(error).split("\n", 1)[0]
         raise UsageError(
             f"spandrel does not recognise the weights in {name!r}: {reason or type(error).__name__}"
@@ -52,11 +52,27 @@ def restorer_from(tensors: dict[str, Any], name: str, sha256: str) -> Restorer:
         half=descriptor.supports_half,
         bfloat16=descriptor.supports_bfloat16,
     )
+    _settle(descriptor.model)
     return Restorer(_Adapter(descriptor), facts, sha256)
+
+
+def _settle(model: nn.Module) -> None:
+    """Merges what some networks (SPAN) merge anew in every pass, in place: threads that share the model would meet there."""
+    for module in model.modules():
+        update = getattr(module, "update_params", None)
+        if callable(update):
+            update()
+            object.__setattr__(module, "update_params", _nothing)
+
+
+def _nothing() -> None:
+    """Has been done once and for all."""
 
 
 class _Adapter(nn.Module):
     """Calls a descriptor picture by picture, which is all that spandrel promises to work."""
+
+    one_by_one = True
 
     def __init__(self, descriptor: spandrel.ModelDescriptor) -> None:
         super().__init__()

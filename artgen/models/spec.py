@@ -37,6 +37,23 @@ class Facts:
     licence: str = ""
     card: str = ""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no model can be: facts come out of files."""
+        for name, least, most in (
+            ("multiple", 1, 4096),
+            ("scale", 1, 4),
+            ("overlap", 0, 4096),
+            ("min_size", 1, 4096),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number from {least} to {most}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels is {self.channels!r}; it must be 1 or 3")
+        for name, kind in (("name", str), ("architecture", str), ("params", dict), ("takes_mask", bool)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise ValueError(f"{name} is {value!r}; it must be a {kind.__name__}")
+
     def to_json(self) -> str:
         """Keys are sorted: the same facts are the same text."""
         return json.dumps(asdict(self), sort_keys=True)

@@ -7,7 +7,6 @@ import io
 from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
-from pickle import UnpicklingError  # noqa: TID251 (the exception only; torch's weights-only reader raises it)
 
 import safetensors
 import torch
@@ -93,9 +92,16 @@ def _load_named(name: str) -> Restorer:
 
 
 def _fill(facts: Facts, tensors: Mapping[str, Tensor], name: str) -> nn.Module:
-    module, _ = registry.build(facts.architecture, facts.params)
+    with torch.device("meta"):  # what a header claims takes no memory before there are tensors for it
+        module, built = registry.build(facts.architecture, facts.params)
+    if (facts.channels, facts.scale, facts.takes_mask) != (built.channels, built.scale, built.takes_mask):
+        raise UsageError(
+            f"the facts in the header of {name!r} are not those of its architecture {facts.architecture!r}: channels "
+            f"{facts.channels}, scale {facts.scale}, takes_mask {facts.takes_mask} for {built.channels}, {built.scale}, "
+            f"{built.takes_mask}; make the file anew with artgen"
+        )
     try:
-        module.load_state_dict(tensors)
+        module.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise UsageError(
             f"the weights in {name!r} do not fit the architecture {facts.architecture!r} with {facts.params!r} "
@@ -123,7 +129,7 @@ def _read_safetensors(data: bytes, name: str) -> tuple[Facts | None, dict[str, T
 def _read_pth(data: bytes, name: str) -> tuple[None, dict[str, Tensor]]:
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:
         reason = str(error).split("\n", 1)[0]
         raise UsageError(
             f"the model {name!r} is not a weights-only .pth file ({reason}); it may run code when opened: "

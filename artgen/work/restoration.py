@@ -14,6 +14,7 @@ import numpy as np
 
 from artgen.codecs.credentials import Credentials, signer_of
 from artgen.codecs.encode import Format, encode
+from artgen.codecs.guard import Guard
 from artgen.codecs.marking import Mark
 from artgen.codecs.metadata import C2PA_LEFT_OUT, enlarged
 from artgen.codecs.picture import Picture
@@ -144,6 +145,7 @@ class Restoration:
             raise RunError("the run is ending")
         source = self._reader.read(entry.source, self._most_bytes)
         known.update(source_sha256=hashlib.sha256(source).hexdigest(), source_bytes=len(source))
+        mask_file = self._mask_file(entry)
         with ExitStack() as inside:
             clock = Clock(self._job.image_timeout)
 
@@ -151,13 +153,16 @@ class Restoration:
                 inside.enter_context(self._gate.enter(pixels * self._forward.facts.scale**2))
                 clock.start()
 
-            picture = self._guards.decode(source, admit)
-            height, width = picture.pixels.shape[:2]
-            known.update(width=width, height=height, mode=picture.mode, bits=picture.bits)
-            # a signature takes the source's credentials along, or says why not
-            notes = [note for note in picture.notes if self._signer is None or note != C2PA_LEFT_OUT]
-            clock.check("decoded")
-            picture, mask = self._mask(entry, picture, notes, clock)
+            # One decoder for the image and its mask: an image that has its place in the gate waits for none that another
+            # holds who waits for a place.
+            with self._guards.borrowed() as guard:
+                picture = guard.decode(source, admit)
+                height, width = picture.pixels.shape[:2]
+                known.update(width=width, height=height, mode=picture.mode, bits=picture.bits)
+                # a signature takes the source's credentials along, or says why not
+                notes = [note for note in picture.notes if self._signer is None or note != C2PA_LEFT_OUT]
+                clock.check("decoded")
+                picture, mask = self._mask(entry, picture, mask_file, guard, notes, clock)
             options = replace(self._job.options, deadline=clock.deadline, stop=self._stop)
             try:
                 restored = restore(picture.pixels, mask, self._forward, options)
@@ -195,16 +200,25 @@ class Restoration:
         kind = "compositeWithTrainedAlgorithmicMedia" if drawn else "algorithmicallyEnhanced"
         return Mark(kind, f"artgen {self._forward.facts.name}", f"sha256:{self._job.model_sha256}")
 
+    def _mask_file(self, entry: Entry) -> bytes | None:
+        """The bytes of the mask that the image has; fetched before its clock runs, as a slow store is not its fault."""
+        if entry.mask is None or self._job.mask_from_alpha:
+            return None
+        try:
+            return self._reader.read(entry.mask, self._most_bytes)
+        except ImageError as error:
+            raise type(error)(f"its mask {entry.mask.key!r}: {error}") from error
+
     def _mask(
-        self, entry: Entry, picture: Picture, notes: list[str], clock: Clock
-    ) -> tuple[Picture, np.ndarray | None]:
+        self, entry: Entry, picture: Picture, mask_file: bytes | None, guard: Guard, notes: list[str], clock: Clock
+    ) -> tuple[Picture, np.ndarray | None]:  # fmt: skip
         """The mask (HxW bool, True = repair) of this image, from its file or its alpha."""
         if self._job.mask_from_alpha:
             if picture.alpha is None:
                 notes.append("no alpha channel: nothing was masked")
                 return picture, None
             return self._mask_of_alpha(picture, picture.alpha, notes)
-        if entry.mask is None:
+        if entry.mask is None or mask_file is None:
             if self._job.masks:
                 notes.append("no mask was found")
             return picture, None
@@ -218,8 +232,7 @@ class Restoration:
                 )
 
         try:
-            mask_file = self._reader.read(entry.mask, self._most_bytes)
-            drawn = self._guards.decode(mask_file, admit, clock.left_s())
+            drawn = guard.decode(mask_file, admit, clock.left_s())
         except ImageTimeout as error:
             raise ImageTimeout(f"its mask {entry.mask.key!r}: {clock.told('decoded')}") from error
         except ImageError as error:

@@ -122,6 +122,23 @@ def test_tiles_that_fit_are_done_beside_one_that_does_not() -> None:
     assert isinstance(large.exception(), TileTooLarge)
 
 
+def test_a_model_that_runs_picture_by_picture_is_given_no_copies() -> None:
+    module = Limited(10**9)
+    module.one_by_one = True  # type: ignore[assignment]
+    forward = Forward(restorer(module), batch=8)
+    forward.run(tiles(3))
+    forward.run(tiles(1, 8, 8))
+    assert module.batches == [3, 1]
+
+
+def test_weights_of_five_dimensions_have_no_layout() -> None:
+    module = Identity()
+    module.register_parameter("volume", nn.Parameter(torch.zeros(1, 2, 3, 4, 5)))
+    module.register_parameter("kernel", nn.Parameter(torch.zeros(2, 3, 4, 5)))
+    assert len(Forward(restorer(module)).run(tiles(1))) == 1
+    assert module.get_parameter("kernel").is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
@@ -130,6 +147,8 @@ def test_tiles_that_fit_are_done_beside_one_that_does_not() -> None:
         (Returns("tuple"), "returned tuple"),
         (Raises(RuntimeError("size mismatch")), "RuntimeError: size mismatch"),
         (Raises(ValueError("odd size")), "ValueError: odd size"),
+        (Raises(AssertionError("16 divides it")), "AssertionError: 16 divides it"),
+        (Raises(KeyError("relu")), "KeyError: 'relu'"),
         (Identity(2), r"returned \(2, 3, 128, 96\)"),
     ],
 )

@@ -103,6 +103,15 @@ def test_masked_pixels_are_what_the_model_says_and_their_values_never_matter() -
     assert np.array_equal(after[~mask], before[~mask])
 
 
+def test_nothing_of_what_is_masked_comes_back_with_less_strength() -> None:
+    before = picture(70, 90)
+    mask = np.random.default_rng(0).random((70, 90)) < 0.3
+    forward = Forward(restorer(ShowMask(), takes_mask=True, multiple=8))
+    after = restore(before, mask, forward, RestoreOptions(tile=32, strength=0.5)).pixels
+    assert (after[mask] == 255).all()
+    assert np.array_equal(after[~mask], before[~mask])
+
+
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_keep_unmasked_keeps_them_bit_for_bit_and_skips_tiles_without_work(ensemble: bool) -> None:
     class Count(ShowMask):

@@ -59,3 +59,22 @@ def test_tiles_do_not_show(name: str, content: str) -> None:
 def test_tiles_do_not_show_in_larger_pictures(name: str, content: str) -> None:
     found = largest_difference(name, (400, 600), content, (256, 512))
     assert max(found.values()) <= 1, found
+
+
+def lined() -> np.ndarray:
+    """A scene with a black row that ends within it, as of a scanner."""
+    y, x = np.mgrid[:96, :640]
+    values = np.stack(
+        [101 + 20 * np.sin(x / 40), 164 + 10 * np.cos(y / 20), 116 + 15 * np.sin((x + y) / 30)], axis=-1
+    )
+    values += np.random.default_rng(0).normal(0, 3, values.shape)
+    pixels = np.clip(values, 1, 254).astype(np.uint8)
+    pixels[60, :360] = 0
+    return pixels
+
+
+def test_a_line_that_ends_in_one_tile_is_the_same_in_all() -> None:
+    pixels, forward = lined(), forward_of("default")
+    whole, tiled = (restore(pixels, None, forward, RestoreOptions(tile=tile)).pixels for tile in (2048, 256))
+    assert np.abs(whole.astype(int) - tiled).max() <= 1
+    assert tiled[60, 20:300].max() < 60  # it stays

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pathlib
 import shutil
 import uuid
@@ -112,6 +113,28 @@ def test_facts_of_another_version_are_refused():
     data = safetensors.torch.save({"a": torch.zeros(1)}, {"artgen": "[1]"})
     with pytest.raises(UsageError, match="they are a JSON list, not an object"):
         load_bytes(data, "list.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"multiple": 0}, "multiple is 0"),
+        ({"multiple": "8"}, "multiple is '8'"),
+        ({"overlap": -5}, "overlap is -5"),
+        ({"scale": 9}, "scale is 9"),
+        ({"channels": 2}, "channels is 2"),
+        ({"params": [1]}, r"params is \[1\]"),
+        ({"architecture": []}, r"architecture is \[\]"),
+        ({"channels": 3}, "channels 3, scale 1, takes_mask False for 1, 1, False"),
+        ({"scale": 2}, "channels 1, scale 2, takes_mask False for 1, 1, False"),
+        ({"params": {"channels": 1, "depth": 60, "width": 4096}}, "do not fit the architecture"),
+    ],
+)
+def test_facts_that_cannot_be_are_refused_before_they_take_memory(saved, wrong, said):
+    module, facts, _ = saved
+    text = json.dumps({**json.loads(facts.to_json()), **wrong})
+    with pytest.raises(UsageError, match=said):
+        load_bytes(safetensors.torch.save(module.state_dict(), {"artgen": text}), "mine.safetensors")
 
 
 def test_a_name_that_is_not_known_is_told_what_ships_and_what_must_be_trained():

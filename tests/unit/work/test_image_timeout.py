@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ LIMIT_S = 4.0
 
 
 class SlowGuards:
-    """Decodes, and takes a second more for it. limits: the time it was given for each."""
+    """A pool that is its own guard: decodes, and takes a second more for it. limits: the time it was given for each."""
 
     def __init__(self, guards: GuardPool) -> None:
         self._guards = guards
@@ -35,6 +36,10 @@ class SlowGuards:
         picture = self._guards.decode(data, admit, within_s)
         time.sleep(1.0)
         return picture
+
+    @contextmanager
+    def borrowed(self) -> Iterator[SlowGuards]:
+        yield self
 
 
 @pytest.fixture(scope="module")

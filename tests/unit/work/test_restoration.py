@@ -5,6 +5,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -204,3 +205,27 @@ def test_a_format_that_is_not_the_sources_is_noted(
     entry = Entry(source(tmp_path / "x", data.getvalue()), name)
     assert maker(guards, as_source=True).make([entry])[0].row.notes == note
     assert "written as" not in maker(guards).make([entry])[0].row.notes
+
+
+def test_images_with_masks_do_not_wait_for_each_other_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Ray twice as many images are in work as there are decoders. One within the gate needed a decoder for its mask while
+    those who wait at the gate held them all.
+    """
+    monkeypatch.setattr(restoration, "PIXELS_A_THREAD", 1)  # one image at a time
+    photo, mask = png(Image.fromarray(PHOTO)), png(Image.fromarray(HALF.astype(np.uint8) * 255))
+    entries = [
+        Entry(source(tmp_path / f"{n}.png", photo), f"{n}.png", source(tmp_path / f"m{n}.png", mask))
+        for n in range(8)
+    ]
+    pool = GuardPool(2, 10**6, 20.0)
+    job = RestoreJob("identity", "0", RestoreOptions(), max_pixels=10**6)
+    work = Restoration(job, load("default"), pool, 2)
+    with ThreadPoolExecutor(4) as threads:
+        futures = [threads.submit(work.make, [entry]) for entry in entries]
+        done, waiting = wait(futures, timeout=60)
+        work.stop()
+        pool.close()
+    assert not waiting
+    assert {future.result()[0].row.status for future in done} == {"ok"}
