@@ -112,6 +112,10 @@ def restore(
         notes = []
         if pixels_HWC.shape[2] > forward.facts.channels:
             notes.append(f"colour restored channel by channel: {forward.facts.name} is a grey model")
+        if not forward.facts.seamless and max(pixels_HWC.shape[:2]) > tile:
+            notes.append(
+                f"in tiles, which {forward.facts.architecture} is not made for: seams may show; raise --tile"
+            )
         if tile < options.tile:
             notes.append(f"memory ran out: restored in tiles of {tile} px, not {options.tile}")
         return Restored(restored, tuple(notes))

@@ -97,12 +97,13 @@ def paint(
     precision: bf16 and fp16 run under autocast. Raises UsageError for another, NotFinite (with its name) for a picture that
     is not finite, OutOfMemory, RunError for whatever else the model fails with.
     """
-    dtype, size, start, parts = dtype_of(precision), FORWARD_IMAGES, 0, []
+    dtype, size, start, parts = dtype_of(precision), painter.most_at_once or FORWARD_IMAGES, 0, []
     while start < len(z_NL):
         rows = slice(start, start + size)
         x_NCHW = _pass(painter, z_NL[rows], None if labels_N is None else labels_N[rows], size, dtype)
         if x_NCHW is None:
             size //= 2
+            painter.most_at_once = size
             continue
         values_NV = x_NCHW.flatten(1)
         # Both are NaN where one value is, and together a tenth of the time of `isfinite` for each.

@@ -5,6 +5,8 @@ Imported only when such a model is loaded: spandrel is an extra and imports torc
 
 from __future__ import annotations
 
+import inspect
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -51,13 +53,18 @@ def restorer_from(tensors: dict[str, Any], name: str, sha256: str) -> Restorer:
         min_size=max(sizes.minimum, sizes.multiple_of),
         half=descriptor.supports_half,
         bfloat16=descriptor.supports_bfloat16,
+        seamless=descriptor.tiling is not spandrel.ModelTiling.DISCOURAGED,
     )
     _settle(descriptor.model)
     return Restorer(_Adapter(descriptor), facts, sha256)
 
 
 def _settle(model: nn.Module) -> None:
-    """Merges what some networks (SPAN) merge anew in every pass, in place: threads that share the model would meet there."""
+    """What is not the same in every pass becomes so: some networks (SPAN) merge their kernels anew in each, in place, where
+    threads that share the model would meet; others (GFPGAN) draw noise from torch's global generator.
+    """
+    if "randomize_noise" in inspect.signature(model.forward).parameters:
+        object.__setattr__(model, "forward", partial(model.forward, randomize_noise=False))
     for module in model.modules():
         update = getattr(module, "update_params", None)
         if callable(update):

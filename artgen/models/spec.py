@@ -18,7 +18,8 @@ class Facts:
     takes_mask: the forward pass takes a second tensor, 1 where a pixel is to be repaired.
     multiple: height and width of the input must be divisible by this.
     scale: output size over input size (1 for restorers, 2-4 for upscalers).
-    overlap: default overlap of tiles in input pixels, large enough for tiled = untiled within 1/255.
+    overlap: default overlap of tiles in input pixels; of artgen's own models large enough for tiled = untiled within 1/255.
+    seamless: whether tiles are known not to show; where not, a picture of several is told so in its notes.
     min_size: smallest height and width that the model takes.
     """
 
@@ -33,6 +34,7 @@ class Facts:
     min_size: int = 1
     half: bool = True
     bfloat16: bool = True
+    seamless: bool = True
     damage: tuple[str, ...] = ()
     licence: str = ""
     card: str = ""

@@ -67,13 +67,15 @@ class GanFacts:
 
 class Painter:
     """A generator with its facts. Call: z_BL float and labels_B int64 (None iff facts.classes is empty);
-    returns float x_BCHW, about -1..1, not clamped.
+    returns float x_BCHW, about -1..1, not clamped. most_at_once: pictures of a pass that memory has room for, None as long as
+    it never ran out.
     """
 
     def __init__(self, module: nn.Module, facts: GanFacts, sha256: str) -> None:
         self.module = module.eval().requires_grad_(False)
         self.facts = facts
         self.sha256 = sha256
+        self.most_at_once: int | None = None
 
     def to(self, device: torch.device | str) -> Painter:
         """Moves the module itself; returns self."""

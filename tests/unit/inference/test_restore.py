@@ -103,6 +103,13 @@ def test_masked_pixels_are_what_the_model_says_and_their_values_never_matter() -
     assert np.array_equal(after[~mask], before[~mask])
 
 
+@pytest.mark.parametrize(("seamless", "tile", "told"), [(True, 64, False), (False, 64, True), (False, 128, False)])
+def test_a_model_that_is_not_made_for_tiles_says_so(seamless: bool, tile: int, told: bool) -> None:
+    forward = Forward(restorer(Identity(), seamless=seamless))
+    notes = restore(picture(90, 70), None, forward, RestoreOptions(tile=tile)).notes
+    assert any("seams may show; raise --tile" in note for note in notes) == told
+
+
 def test_nothing_of_what_is_masked_comes_back_with_less_strength() -> None:
     before = picture(70, 90)
     mask = np.random.default_rng(0).random((70, 90)) < 0.3

@@ -61,6 +61,19 @@ def test_threads_that_share_a_span_do_not_meet_in_its_weights():
     assert [module.eval_conv.weight.data_ptr() for module in merging] == before
 
 
+def test_a_face_restorer_draws_no_noise_of_its_own():
+    class Noisy(torch.nn.Module):
+        def forward(self, x, randomize_noise=True):
+            return x + torch.rand_like(x) if randomize_noise else x
+
+    from artgen.models.spandrel import _settle
+
+    model = Noisy()
+    _settle(model)
+    x = torch.rand(1, 3, 4, 4)
+    assert torch.equal(model(x), x)
+
+
 @pytest.mark.parametrize("name", ["mine.pth", "mine.safetensors"])
 def test_whatever_a_reader_raises_is_told_in_words(name):
     for data in (b"\x80\x02}q\x00.", b"PK\x03\x04" + bytes(40), bytes(3), b"\x93" * 100):
