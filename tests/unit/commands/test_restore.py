@@ -98,11 +98,11 @@ def test_a_tile_stays_with_an_overlap_that_was_asked_for() -> None:
 def test_the_same_weights_at_another_place_are_the_same_settings(tmp_path: Path) -> None:
     from artgen.models import registry
 
-    network, _ = registry.build("dncnn")
+    network, facts = registry.build("dncnn")
     found = []
     for name in ("one", "two"):
         file = tmp_path / f"{name}.safetensors"
-        save_file(network.state_dict(), file, {"artgen": json.dumps({"architecture": "dncnn", "name": "dncnn"})})
+        save_file(network.state_dict(), file, {"artgen": facts.to_json()})
         config = RestoreConfig(input="in", output="out", model=str(file))
         found.append(settings_of(config, make_job(config, Devices("cpu", "cpu"))[1]))
     assert found[0] == found[1]

@@ -76,7 +76,8 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def run(source: Path, output: Path, **settings: Any) -> int:
     config = RestoreConfig(
-        input=str(source), output=str(output), model="identity", engine="local", workers="1", unit_images=2, **settings
+        input=str(source), output=str(output), model="identity", engine="local", workers="1", unit_images=2,
+        precision="fp32", **settings
     )  # fmt: skip
     return restore(config, Console(quiet=True))
 
@@ -93,10 +94,10 @@ def dies(source: Path, output: Path, monkeypatch: pytest.MonkeyPatch, **settings
     class Killed(BaseException):
         """As SIGKILL, it is no error that anybody tidies up after."""
 
-    def make(self: Any, entry: Any) -> Any:
-        if "killer" in entry.source.key:
+    def make(self: Any, entries: Any) -> Any:
+        if any("killer" in entry.source.key for entry in entries):
             raise Killed
-        return made(self, entry)
+        return made(self, entries)
 
     from artgen.work.restoration import Restoration
 
