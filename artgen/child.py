@@ -1,4 +1,4 @@
-"""Python processes that this one starts: they run its own code, and their end is told in words."""
+"""Python processes that this one starts: they run its own code, and their end is told in words; and the cores there are."""
 
 from __future__ import annotations
 
@@ -26,3 +26,11 @@ def how_it_died(code: int) -> str:
     if code == -signal.SIGKILL:
         return "was killed (SIGKILL: perhaps the system ran out of memory)"
     return f"crashed ({signal.Signals(-code).name})"
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system (macOS)
+        return os.cpu_count() or 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from artgen.records import Outcome, Row
 from artgen.text import plural
 
 PLAIN_EVERY_S = 10.0
+T = TypeVar("T")
 
 
 class Console:
@@ -94,6 +96,18 @@ class Console:
         elif time.monotonic() - self._last_line >= PLAIN_EVERY_S:
             self._last_line = time.monotonic()
             self.say(f"{self._done}/{plural(self._total, 'image')}, {self._rate()}, {self._left()} left")
+
+    def counted(self, things: Iterable[T], done: str, pictures: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
+        """The same things; says now and then how many pictures have gone by, of which each thing holds so many. done: what has
+        been done to them, "measured".
+        """
+        last_line, number = time.monotonic(), 0
+        for thing in things:
+            if time.monotonic() - last_line >= PLAIN_EVERY_S:
+                last_line = time.monotonic()
+                self.say(f"{plural(number, 'picture')} {done}")
+            yield thing
+            number += pictures(thing)
 
     def _rate(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-9)

@@ -22,11 +22,12 @@ from pathlib import Path
 import torch
 
 from artgen import heap
+from artgen.child import cores
 from artgen.commands.generate import make_job, settings_of, unit_images
 from artgen.commands.places import check_output
 from artgen.config import GenerateConfig
 from artgen.console import Console
-from artgen.engines.local import LocalEngine, cores
+from artgen.engines.local import LocalEngine
 from artgen.inference.sample import FORWARD_IMAGES, latents
 from artgen.models.gans.registry import build_generator
 from artgen.models.gans.spec import GanFacts, Painter

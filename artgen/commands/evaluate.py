@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from tempfile import TemporaryDirectory
@@ -16,7 +15,7 @@ from artgen import config
 from artgen.codecs.guard import Guard
 from artgen.commands.damage import check_strength
 from artgen.config import IMAGE_TIMEOUT_S, check_limits
-from artgen.console import PLAIN_EVERY_S, Console
+from artgen.console import Console
 from artgen.errors import StorageError, UsageError
 from artgen.records import Source
 from artgen.storage import archive, atomic, scratch, uri
@@ -90,7 +89,7 @@ def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
             pictures = islice(
                 evaluation.pictures_of(found, reader, guard, unusable, archive.most_bytes(max_pixels)), images
             )
-            results = measure.run(tasks, _told(pictures, console))
+            results = measure.run(tasks, console.counted(pictures, "measured"))
     for key, reason in list(unusable.items())[:5]:
         console.say(f"left out {key!r}: {reason}")
     if not results[0].images:
@@ -116,16 +115,6 @@ def _sources(data: str, options: uri.Options | None, indexes: str, *, whole: boo
     no more of DATA is looked at than is asked for."""
     found = (item for item in archive.scan(data, options, cache_dir=indexes) if isinstance(item, Source))
     return list(found) if whole else found
-
-
-def _told(pictures: Iterator[tuple[str, np.ndarray]], console: Console) -> Iterator[tuple[str, np.ndarray]]:
-    """The same pictures; says now and then how many have gone by."""
-    last_line = time.monotonic()
-    for number, picture in enumerate(pictures):
-        if time.monotonic() - last_line >= PLAIN_EVERY_S:
-            last_line = time.monotonic()
-            console.say(f"{plural(number, 'picture')} measured")
-        yield picture
 
 
 def parse_damage(given: Sequence[str]) -> list[Task]:

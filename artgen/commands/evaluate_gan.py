@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from artgen.config import load
-from artgen.console import PLAIN_EVERY_S, Console
+from artgen.console import Console
 from artgen.errors import StorageError, UsageError
 from artgen.storage import atomic, uri
-from artgen.text import plural
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from artgen.metrics.classifier import Classifier
     from artgen.metrics.extractors import Extractor
     from artgen.work.gan_evaluation import Fakes, Reals
@@ -75,7 +71,8 @@ class Settings:
 
 def evaluate_gan(args: dict[str, Any], console: Console) -> int:
     """Returns 0, or 3 if pictures could not be read. Raises UsageError for a wrong model, data, extractor or flag."""
-    from artgen.engines.local import MOST_FEEDERS, cores
+    from artgen.child import cores
+    from artgen.engines.local import MOST_FEEDERS
     from artgen.training.pictures import shown_parts
     from artgen.training.rank import pick_device
     from artgen.work import gan_evaluation as evaluation
@@ -102,7 +99,7 @@ def evaluate_gan(args: dict[str, Any], console: Console) -> int:
     real = reference.seen.statistics.images
     evaluation.check_enough(real, fakes.planned)
     console.say(f"looking at {fakes.planned} pictures of {fakes.told['model']}")
-    seen = look_at(_counted(fakes.batches(), console), extractor, fakes.planned)
+    seen = look_at(console.counted(fakes.batches(), "looked at", len), extractor, fakes.planned)
     fake = seen.statistics.images
     evaluation.check_enough(real, fake)
     few = evaluation.too_few(extractor, real, fake)
@@ -125,17 +122,6 @@ def evaluate_gan(args: dict[str, Any], console: Console) -> int:
             console.error(str(error))
             return 1
     return 3 if unusable or fakes.unusable() else 0
-
-
-def _counted(batches: Iterator[Tensor], console: Console) -> Iterator[Tensor]:
-    """The same; says now and then how many pictures have gone by."""
-    last_line, seen = time.monotonic(), 0
-    for pixels_NCHW in batches:
-        seen += len(pixels_NCHW)
-        if time.monotonic() - last_line >= PLAIN_EVERY_S:
-            last_line = time.monotonic()
-            console.say(f"{plural(seen, 'picture')} looked at")
-        yield pixels_NCHW
 
 
 def _fakes(settings: Settings, device: str, threads: int) -> Fakes:
@@ -237,7 +223,7 @@ class Cache:
         from artgen.work.picture_set import BATCH_IMAGES, look_at
 
         batches = reals.found.batches() if self._pixels is None else self._pixels.split(BATCH_IMAGES)
-        return look_at(_counted(iter(batches), self._console), extractor, len(reals.found.sources))
+        return look_at(self._console.counted(batches, "looked at", len), extractor, len(reals.found.sources))
 
     def _read(self, place: str, opened: Callable[[bytes], Any]) -> Any:
         from artgen.work import reference

@@ -216,7 +216,8 @@ def _run(
 
 
 def _train_here(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, tell: Callable[[Any], None]) -> None:
-    from artgen.engines.local import MOST_FEEDERS, cores
+    from artgen.child import cores
+    from artgen.engines.local import MOST_FEEDERS
     from artgen.training import gan_run, run
     from artgen.training.rank import Rank, pick_device
 

@@ -13,10 +13,10 @@ from queue import SimpleQueue
 from typing import IO, Any
 
 from artgen import heap
+from artgen.child import cores
 from artgen.engines import wire
 from artgen.engines.answer import Answer
 from artgen.engines.cell import Orders
-from artgen.engines.local import cores
 from artgen.errors import RunError
 from artgen.records import Outcome
 from artgen.storage import uri

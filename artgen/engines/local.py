@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from artgen.child import cores
 from artgen.codecs.pool import GuardPool
 from artgen.config import RestoreConfig, RunConfig, worker_range
 from artgen.console import Console
@@ -29,14 +29,6 @@ class Devices(NamedTuple):
 
     carriers: str
     here: str
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system (macOS)
-        return os.cpu_count() or 1
 
 
 def image_threads(workers: str, images: int) -> int:

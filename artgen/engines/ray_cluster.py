@@ -20,8 +20,9 @@ from ray._private.grpc_utils import init_grpc_channel
 from ray.util.client import ray as client
 
 from artgen import __version__
+from artgen.child import cores
 from artgen.config import worker_range
-from artgen.engines.local import MOST_FEEDERS, cores
+from artgen.engines.local import MOST_FEEDERS
 from artgen.errors import RunError, UsageError
 from artgen.storage import uri
 

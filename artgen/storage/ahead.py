@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
+
+from artgen.child import cores
 
 AT_ONCE = 16
 """Tasks that wait for a store, which answers many at a time. Of those that keep a core busy no more than there are cores."""
@@ -123,14 +124,6 @@ class _Window(Generic[T]):
 
     def _pool(self, busy: bool) -> ThreadPoolExecutor:
         if busy not in self._pools:
-            threads = min(AT_ONCE, _cores()) if busy else AT_ONCE
+            threads = min(AT_ONCE, cores()) if busy else AT_ONCE
             self._pools[busy] = ThreadPoolExecutor(threads, thread_name_prefix="artgen-ahead")
         return self._pools[busy]
-
-
-def _cores() -> int:
-    """That this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1

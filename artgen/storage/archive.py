@@ -75,7 +75,7 @@ def scan(
 
 def _scan(root: listing.Root, reader: Reader, max_bytes: int, exclude: str) -> Generator[Source | Skipped]:
     with (
-        closing(_Keys()) as odd,
+        closing(Keys()) as odd,
         closing(_found(root, reader, odd, max_bytes, exclude)) as found,
         closing(ahead.through(found)) as images,
     ):
@@ -83,7 +83,7 @@ def _scan(root: listing.Root, reader: Reader, max_bytes: int, exclude: str) -> G
 
 
 def _found(
-    root: listing.Root, reader: Reader, odd: _Keys, max_bytes: int, exclude: str
+    root: listing.Root, reader: Reader, odd: Keys, max_bytes: int, exclude: str
 ) -> Generator[_Found | ahead.Task[_Found]]:
     """What lies below `root`, as far as the listing and the names tell; containers and what must be looked into as tasks."""
     containers: set[str] = set()
@@ -163,7 +163,7 @@ class _Members(Index[_Found]):
     def found(self) -> Iterator[_Found]:
         container, prefix = self.container, self._prefix
         try:
-            with closing(_Keys()) as keys:
+            with closing(Keys()) as keys:
                 for indexed, member in self.members():
                     key = keys.unique(prefix + listing.readable(member.name) if member.name else container.key)
                     yield Skipped(key, member.skip) if member.skip else _source(key, container, indexed, member)
@@ -198,8 +198,8 @@ def _with_problem(source: Source, problem: str) -> Source:
     )
 
 
-class _Keys:
-    """Makes the keys of one container unique: a repeated one gets #2, #3, ... in order. Close it.
+class Keys:
+    """Makes the keys of one container, or of several INPUTs, unique: a repeated one gets #2, #3, ... in order. Close it.
 
     They lie in a database that SQLite keeps in memory while it is small, else in a temporary file that it removes.
     """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import repeat
 from typing import Any
@@ -40,17 +40,8 @@ def list_sources(data: str | Sequence[str], options: uri.Options | None = None) 
 
 def distinct(sources: Iterable[Source]) -> list[Source]:
     """The same with keys that differ: two parts of DATA may hold a picture of one name each. The later ones get #2, #3, ..."""
-    times: Counter[str] = Counter()
-    found: list[Source] = []
-    taken: set[str] = set()
-    for source in sources:
-        key = source.key
-        while key in taken:
-            times[source.key] += 1
-            key = f"{source.key}#{times[source.key] + 1}"
-        taken.add(key)
-        found.append(source if key == source.key else replace(source, key=key))
-    return found
+    with closing(archive.Keys()) as keys:
+        return [replace(source, key=keys.unique(source.key)) for source in sources]
 
 
 def digest_of(sources: Sequence[Source], labels: Sequence[str] = ()) -> str:

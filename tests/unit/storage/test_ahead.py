@@ -78,7 +78,7 @@ def test_what_is_ahead_is_bounded():
 
 
 def test_as_many_are_busy_as_there_are_cores(monkeypatch):
-    monkeypatch.setattr(ahead, "_cores", lambda: 3)
+    monkeypatch.setattr(ahead, "cores", lambda: 3)
     assert len(list(through(Late(n, 0.01, busy=True) for n in range(40)))) == 40
     assert Late.most == 3
     Late.most = 0

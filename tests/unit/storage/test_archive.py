@@ -345,7 +345,7 @@ def test_an_archive_that_is_barred_is_not_called_damaged(tmp_path, monkeypatch, 
 def test_keys_repeat_in_order_and_lie_outside_the_memory_of_python():
     seen: set[str] = set()
     times: dict[str, int] = {}
-    keys = archive._Keys()
+    keys = archive.Keys()
     draw = random.Random(5)
     for _ in range(3000):
         key = draw.choice(["a", "b", "c"]) + draw.choice(["", "#2", "#3", "#2#2", "\0", "\u00e9"])
