@@ -5,7 +5,8 @@ Shape letters: B batch, L latent numbers, K dice, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_state import GanState
 from artgen.training.losses_gan import GAMES
 from artgen.training.regularisers import squared_slope
-from artgen.training.shards import Shards
+from artgen.training.shards import Part, Shards
 
 
 def apply(network: nn.Module, optimizer: torch.optim.Optimizer, buffers: Sequence[Tensor]) -> float:
@@ -52,14 +53,24 @@ def frozen(network: nn.Module) -> Iterator[None]:
         network.requires_grad_(True)
 
 
-@contextmanager
-def unchanged_buffers(network: nn.Module) -> Iterator[None]:
-    """Running statistics of `network` are after the block what they were before."""
-    before = [buffer.clone() for buffer in network.buffers()]
-    try:
-        yield
-    finally:
-        _fill(network, before)
+class Twins(NamedTuple):
+    """The networks of a lane: the weights are those of all lanes, the buffers (statistics of batch norm) its own."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+
+    @classmethod
+    def of(cls, state: GanState) -> Twins:
+        """Twins of the networks of a state, in whatever it holds: those of another state need others."""
+        networks = (state.generator, state.discriminator)
+        shared: dict[int, object] = {id(p): p for network in networks for p in network.parameters()}
+        return cls(*(copy.deepcopy(network, shared) for network in networks))
+
+    def begin(self, state: GanState) -> Twins:
+        """With the buffers of the state: they start from the same values in every shard."""
+        _fill(self.generator, [*state.generator.buffers()])
+        _fill(self.discriminator, [*state.discriminator.buffers()])
+        return self
 
 
 class Now(NamedTuple):
@@ -72,51 +83,62 @@ class Now(NamedTuple):
 
 
 class Step:
-    """Both losses of one step, shard by shard; their chance is that of the whole batch, whoever does which shard."""
+    """Both losses of one step, shard by shard; their chance is that of the whole batch, whoever does which shard.
+
+    twins: the networks of each lane, of the same state.
+    """
 
     def __init__(
-        self, state: GanState, reals: Callable[[int, int], Reals], latent: int, recipe: GanRecipe, shards: Shards,
-        now: Now, dtype: torch.dtype | None,
+        self, state: GanState, twins: Sequence[Twins], reals: Callable[[int, int], Reals], latent: int,
+        recipe: GanRecipe, shards: Shards, now: Now, dtype: torch.dtype | None,
     ) -> None:  # fmt: skip
-        self.state, self.reals, self.now, self.images = state, reals, now, shards.images
+        self.state, self.twins, self.reals, self.now, self.images = state, twins, reals, now, shards.images
         self.game = GAMES[recipe.game]
         # Every k-th step the penalties count k times (lazy regularisation; Karras et al. 2020, StyleGAN2, section 3.1).
         self.every = recipe.penalty_every
         self.gamma = 0.0 if state.step % self.every else now.gamma * self.every
         self.first = state.step * recipe.batch_images
         self.device = next(state.generator.parameters()).device
-        self.autocast = torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+        self.dtype = dtype
         # After a rescue the same pictures, but other chance: the same might lead to the same end.
         chance = ("step", state.step, *([state.rescues] if state.rescues else []))
         dice = Generator().manual_seed(stable_seed(recipe.seed, *chance))
         self.z_2BL = torch.randn(2, recipe.batch_images, latent, generator=dice)
         self.dice_4KB = [throw(recipe.batch_images, dice) for _ in range(4)]
 
+    def autocast(self) -> torch.autocast:
+        """One for each use: it holds what was set before, of one thread."""
+        return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
     def real(self, shard: int) -> tuple[Tensor, Tensor | None]:
         """The pictures of a shard, -1..1, B x C x H x W, and their labels."""
         pixels, labels = self.reals(self.first + shard * self.images, self.images)
         return from_bytes(pixels.to(self.device)), None if labels is None else labels.to(self.device)
 
-    def fake(self, shard: int, side: int, labels_B: Tensor | None) -> Tensor:
+    def fake(self, generator: nn.Module, shard: int, side: int, labels_B: Tensor | None) -> Tensor:
         """side: of the latent numbers: 0 for the discriminator's loss, 1 for the generator's."""
         z_BL = self.z_2BL[side, shard * self.images : (shard + 1) * self.images].to(self.device)
-        with self.autocast:
-            return self.state.generator(z_BL, labels_B).float()
+        with self.autocast():
+            return generator(z_BL, labels_B).float()
 
-    def logits(self, x_BCHW: Tensor, labels_B: Tensor | None, shard: int, which: int) -> Tensor:
+    def logits(
+        self, discriminator: nn.Module, x_BCHW: Tensor, labels_B: Tensor | None, shard: int, which: int
+    ) -> Tensor:
         """Of pictures that are augmented first. which: of four chances, one for each call of a step."""
         dice_KB = self.dice_4KB[which][:, shard * self.images : (shard + 1) * self.images]
-        with self.autocast:
-            return self.state.discriminator(augment(x_BCHW, self.now.augment, dice_KB), labels_B).float()
+        with self.autocast():
+            return discriminator(augment(x_BCHW, self.now.augment, dice_KB), labels_B).float()
 
-    def discriminator(self, shard: int, elapsed_s: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def discriminator(self, shard: int, lane: int, elapsed_s: float) -> Part:
         """The loss with R1 and R2 in one, for one backward pass; and what there is to tell."""
+        generator, discriminator = self.twins[lane].begin(self.state)
         x_BCHW, labels_B = self.real(shard)
-        with torch.no_grad(), unchanged_buffers(self.state.generator):
-            fake_BCHW = self.fake(shard, 0, labels_B)
+        with torch.no_grad():
+            fake_BCHW = self.fake(generator, shard, 0, labels_B)
         penalised = self.gamma > 0
         x_BCHW, fake_BCHW = x_BCHW.requires_grad_(penalised), fake_BCHW.requires_grad_(penalised)
-        real_B, fake_B = self.logits(x_BCHW, labels_B, shard, 0), self.logits(fake_BCHW, labels_B, shard, 1)
+        real_B = self.logits(discriminator, x_BCHW, labels_B, shard, 0)
+        fake_B = self.logits(discriminator, fake_BCHW, labels_B, shard, 1)
         loss = self.game.discriminator(real_B, fake_B)
         r1 = squared_slope(real_B, x_BCHW) if penalised else loss.new_zeros(())
         r2 = squared_slope(fake_B, fake_BCHW) if penalised else loss.new_zeros(())
@@ -127,13 +149,18 @@ class Step:
             "sign": (real_B - fake_B if relative else real_B).sign().mean(),
             "elapsed_s": loss.new_tensor(elapsed_s if shard == 0 else 0.0),
         }  # fmt: skip
-        return loss + self.gamma / 2 * (r1 + r2), told
+        return Part(loss + self.gamma / 2 * (r1 + r2), told, [*discriminator.buffers()])
 
-    def generator(self, shard: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def generator(self, shard: int, lane: int) -> Part:
         """The loss, for one backward pass; and what there is to tell."""
+        generator, discriminator = self.twins[lane].begin(self.state)
         x_BCHW, labels_B = self.real(shard)
-        fake_B = self.logits(self.fake(shard, 1, labels_B), labels_B, shard, 3)
+        fake_B = self.logits(discriminator, self.fake(generator, shard, 1, labels_B), labels_B, shard, 3)
         with torch.no_grad():
-            real_B = self.logits(x_BCHW, labels_B, shard, 2) if self.game.relative else torch.zeros_like(fake_B)
+            real_B = (
+                self.logits(discriminator, x_BCHW, labels_B, shard, 2)
+                if self.game.relative
+                else torch.zeros_like(fake_B)
+            )
         loss = self.game.generator(real_B, fake_B)
-        return loss, {"g_loss": loss}
+        return Part(loss, {"g_loss": loss}, [*generator.buffers()])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -17,7 +18,7 @@ from artgen.training.ema import update_mean
 from artgen.training.gan_data import Reals
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_state import GanState
-from artgen.training.gan_steps import Now, Step, apply, frozen
+from artgen.training.gan_steps import Now, Step, Twins, apply, frozen
 from artgen.training.loop_restorer import Report
 from artgen.training.rank import AddUp
 from artgen.training.schedules import cosine, ema_decay
@@ -78,51 +79,56 @@ def train(
     """
     shards = Shards(recipe.batch_images, recipe.shards, rank, world, add_up)
     tally, saved_at, clock = Tally(recipe.batch_images), state.seconds, time.monotonic()
-    while (progress := progress_of(state, recipe)) < 1:
-        now = schedule(progress, state, recipe)
-        for optimizer in (state.discriminator_optimizer, state.generator_optimizer):
-            optimizer.param_groups[0].update(lr=now.rate, betas=(recipe.beta1, now.beta2))
-        step = Step(state, reals, latent, recipe, shards, now, dtype)
+    device = next(state.generator.parameters()).device
+    with shards.lanes(device) as lanes:
+        twins = [Twins.of(state) for _ in range(lanes.number)]
+        while (progress := progress_of(state, recipe)) < 1:
+            now = schedule(progress, state, recipe)
+            for optimizer in (state.discriminator_optimizer, state.generator_optimizer):
+                optimizer.param_groups[0].update(lr=now.rate, betas=(recipe.beta1, now.beta2))
+            step = Step(state, twins, reals, latent, recipe, shards, now, dtype)
 
-        # The clock of rank 0 counts, for all: what follows from it (rates, save, end) must be the same everywhere.
-        elapsed_s = time.monotonic() - clock if rank == 0 else 0.0
-        clock = time.monotonic()
-        numbers, buffers = shards.gradients(state.discriminator, lambda shard: step.discriminator(shard, elapsed_s))  # noqa: B023
-        state.seconds += numbers.pop("elapsed_s") * shards.total
-        numbers["d_grad"] = apply(state.discriminator, state.discriminator_optimizer, buffers)
+            # The clock of rank 0 counts, for all: what follows from it (rates, save, end) must be the same everywhere.
+            elapsed_s = time.monotonic() - clock if rank == 0 else 0.0
+            clock = time.monotonic()
+            numbers, buffers = shards.gradients(
+                state.discriminator, partial(step.discriminator, elapsed_s=elapsed_s), lanes
+            )
+            state.seconds += numbers.pop("elapsed_s") * shards.total
+            numbers["d_grad"] = apply(state.discriminator, state.discriminator_optimizer, buffers)
 
-        with frozen(state.discriminator):
-            told, buffers = shards.gradients(state.generator, step.generator)
-        numbers |= told
-        numbers["g_grad"] = apply(state.generator, state.generator_optimizer, buffers)
+            with frozen(state.discriminator):
+                told, buffers = shards.gradients(state.generator, step.generator, lanes)
+            numbers |= told
+            numbers["g_grad"] = apply(state.generator, state.generator_optimizer, buffers)
 
-        state.step += 1
-        seen_images = state.step * recipe.batch_images
-        finite = max(numbers["d_grad"], numbers["g_grad"]) < float("inf")
-        if numbers["g_grad"] < float("inf"):
-            decay = ema_decay(recipe.batch_images, seen_images, recipe.halflife_images)
-            update_mean(state.mean, state.generator, decay)
-        if finite:
-            state.d_loss += (1 - D_LOSS_DECAY) * (numbers["d_loss"] - state.d_loss)
-        if recipe.augment_target and finite:
-            state.augment = adapted(state.augment, numbers["sign"], recipe.augment_target, recipe.batch_images)
-        state.bad_in_a_row = 0 if finite else state.bad_in_a_row + 1
-        if state.bad_in_a_row >= BAD_STEPS:
-            raise Unstable(f"{BAD_STEPS} steps in a row were not finite")
-        tally.add(numbers if finite else None)
-        if state.step % recipe.report_steps == 0:
-            report({
-                "step": state.step, "images": seen_images, "seconds": state.seconds, **now._asdict(),
-                **tally.flush(),
-            })  # fmt: skip
-        # Nothing is looked at within a streak of bad steps: the pictures are still those of the last good one, but what has
-        # broken the steps is in the state, which must not become the one to go back to.
-        due = state.step // recipe.look_steps * recipe.look_steps > max(state.good_step, state.flat_step)
-        if due and not state.bad_in_a_row:
-            look(state)
-        elif state.seconds - saved_at >= 60 * recipe.checkpoint_minutes and not state.bad_in_a_row:
-            save(state)
-            saved_at = state.seconds
+            state.step += 1
+            seen_images = state.step * recipe.batch_images
+            finite = max(numbers["d_grad"], numbers["g_grad"]) < float("inf")
+            if numbers["g_grad"] < float("inf"):
+                decay = ema_decay(recipe.batch_images, seen_images, recipe.halflife_images)
+                update_mean(state.mean, state.generator, decay)
+            if finite:
+                state.d_loss += (1 - D_LOSS_DECAY) * (numbers["d_loss"] - state.d_loss)
+            if recipe.augment_target and finite:
+                state.augment = adapted(state.augment, numbers["sign"], recipe.augment_target, recipe.batch_images)
+            state.bad_in_a_row = 0 if finite else state.bad_in_a_row + 1
+            if state.bad_in_a_row >= BAD_STEPS:
+                raise Unstable(f"{BAD_STEPS} steps in a row were not finite")
+            tally.add(numbers if finite else None)
+            if state.step % recipe.report_steps == 0:
+                report({
+                    "step": state.step, "images": seen_images, "seconds": state.seconds, **now._asdict(),
+                    **tally.flush(),
+                })  # fmt: skip
+            # Nothing is looked at within a streak of bad steps: the pictures are still those of the last good one, but what has
+            # broken the steps is in the state, which must not become the one to go back to.
+            due = state.step // recipe.look_steps * recipe.look_steps > max(state.good_step, state.flat_step)
+            if due and not state.bad_in_a_row:
+                look(state)
+            elif state.seconds - saved_at >= 60 * recipe.checkpoint_minutes and not state.bad_in_a_row:
+                save(state)
+                saved_at = state.seconds
     if state.bad_in_a_row:
         raise Unstable(f"the last steps were not finite ({state.bad_in_a_row} of them)")
     # Not twice at one state: it would be no better than itself, which `trouble` takes for a game that is lost.

@@ -1,12 +1,15 @@
 """One sum of gradients whatever the number of workers: a batch is cut into shards, and shards are added in order.
 
-Floating-point sums depend on their order. With a fixed number of shards, each computed alone, the parts that are added
-and their order are the same on 1, 2 or 4 workers, and so is every bit of the result (on CPUs).
+Floating-point sums depend on their order. With a fixed number of shards, each computed alone by one thread of torch (a
+backward pass sums in an order that follows its threads), the parts that are added and their order are the same on 1, 2 or 4
+workers of any number of cores, and so is every bit of the result (on CPUs).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +22,16 @@ from artgen.training.loop_restorer import share_of
 from artgen.training.rank import AddUp
 from artgen.training.recipe import RestorerRecipe
 
-Loss = Callable[[int], tuple[Tensor, Mapping[str, Tensor]]]  # shard number -> loss to minimise, numbers to report
+
+class Part(NamedTuple):
+    """Of one shard. loss: to minimise. numbers: to report. buffers: those of the network behind the forward pass, in order."""
+
+    loss: Tensor
+    numbers: Mapping[str, Tensor]
+    buffers: Sequence[Tensor]
+
+
+Loss = Callable[[int, int], Part]  # number of a shard, and of the lane that does it
 
 
 class Summed(NamedTuple):
@@ -27,6 +39,22 @@ class Summed(NamedTuple):
 
     numbers: dict[str, float]
     buffers: list[Tensor]
+
+
+class Lanes(NamedTuple):
+    """How many shards are computed at once, each lane by one thread of `pool`; without one in the caller's, by all its threads."""
+
+    number: int = 1
+    pool: ThreadPoolExecutor | None = None
+
+    def each(self, work: Callable[[int, int], Tensor], shards: Sequence[int]) -> list[Tensor]:
+        """work(shard, lane) of every shard, in their order."""
+
+        def lane(number: int) -> list[Tensor]:
+            return [work(shard, number) for shard in shards[number :: self.number]]
+
+        done = list(map(lane, range(self.number)) if self.pool is None else self.pool.map(lane, range(self.number)))
+        return [done[place % self.number][place // self.number] for place in range(len(shards))]
 
 
 @dataclass(frozen=True)
@@ -69,43 +97,61 @@ class Shards:
         """Numbers of this worker's shards."""
         return range(self.rank * self.total // self.world, (self.rank + 1) * self.total // self.world)
 
-    def gradients(self, network: nn.Module, loss: Loss) -> Summed:
+    @contextmanager
+    def lanes(self, device: torch.device) -> Iterator[Lanes]:
+        """As many lanes as torch has threads here, each of one thread; one lane of all of them on an accelerator, for one shard
+        (whose bits follow the number of threads) and in the fast mode."""
+        if self.count < 2 or device.type != "cpu":
+            yield Lanes()
+            return
+        threads = torch.get_num_threads()
+        number = min(threads, len(self.ours))
+        try:
+            with ThreadPoolExecutor(number, "artgen-shard", torch.set_num_threads, (1,)) as pool:
+                yield Lanes(number, pool)
+        finally:
+            torch.set_num_threads(threads)  # a lane's call counts for threads that are begun later, too
+
+    def gradients(self, network: nn.Module, loss: Loss, lanes: Lanes | None = None) -> Summed:
         """Fills .grad of `network` with the mean over all shards of their gradients; returns the means of numbers and buffers.
 
-        Buffers (running statistics of batch norm) start from the same values in every shard, and have them again afterwards:
-        their means count only if the step is taken, since one forward pass that is not finite would spoil them for good.
+        Buffers (running statistics of batch norm) are not touched: every shard begins from the same, in what its lane has for
+        itself (`Twins`), and their means count only if the step is taken, since one forward pass that is not finite would
+        spoil them for good.
         """
-        state = [*network.buffers()]
-        before = [buffer.clone() for buffer in state]
         parameters = [p for p in network.parameters() if p.requires_grad]
-        rows: Tensor | None = None
-        numbers: Mapping[str, Tensor] = {}
-        for shard in self.ours:
-            network.zero_grad(set_to_none=True)
-            value, numbers = loss(shard)
-            value.backward()
-            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-            row = torch.cat([part.detach().flatten().float() for part in (*grads, *state, *numbers.values())])
-            rows = row.new_zeros(self.count or 1, len(row)) if rows is None else rows
-            rows[shard if self.count else 0] = row
-            for buffer, value_before in zip(state, before, strict=True):
-                buffer.copy_(value_before)
-        if rows is None:  # for the type checker: `ours` is never empty
+        names: list[str] = []
+
+        def row(shard: int, lane: int) -> Tensor:
+            part = loss(shard, lane)
+            names[:] = part.numbers
+            found = torch.autograd.grad(part.loss, parameters, allow_unused=True)
+            grads = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+            return torch.cat(
+                [v.detach().flatten().float() for v in (*grads, *part.buffers, *part.numbers.values())]
+            )
+
+        ours = (lanes or Lanes()).each(row, self.ours)
+        if not ours:  # for the type checker: `ours` is never empty
             raise UsageError(f"rank {self.rank} of {self.world} has no shard")
+        rows = ours[0].new_zeros(self.count or 1, len(ours[0]))
+        for shard, one in zip(self.ours, ours, strict=True):
+            rows[shard if self.count else 0] = one
         if self.add_up is not None and self.world > 1:
             self.add_up(rows.view(-1))
         # From zeros, one by one: `sum` over rows may add them in another order.
         mean = torch.zeros_like(rows[0])
-        for row in rows:
-            mean += row
+        for one in rows:
+            mean += one
         mean /= self.total
+        state = [*network.buffers()]
         sizes = [part.numel() for part in (*parameters, *state)]
-        *parts, told = mean.split([*sizes, len(numbers)])
+        *parts, told = mean.split([*sizes, len(names)])
         for parameter, part in zip(parameters, parts, strict=False):
             # In the memory format of the weights, which fused optimisers take for granted.
             parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
         after = [part.view_as(buffer) for buffer, part in zip(state, parts[len(parameters) :], strict=True)]
-        return Summed(dict(zip(numbers, told.tolist(), strict=True)), after)
+        return Summed(dict(zip(names, told.tolist(), strict=True)), after)
 
 
 def check_workers(recipe: RestorerRecipe | GanRecipe, workers: tuple[int, int]) -> None:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import io
 import xml.etree.ElementTree as ET
+from xml.dom import minidom
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -139,12 +140,13 @@ def test_what_is_no_packet_is_left_out_and_said(broken: bytes) -> None:
 
 @settings(max_examples=150)
 @given(st.integers(0, 400), st.binary(max_size=6), st.integers(0, 6))
+@example(221, b"}", 0)  # in the name of a namespace, where ElementTree takes no such bracket
 def test_whatever_comes_in_a_sound_packet_goes_out(at: int, new: bytes, cut: int) -> None:
     whole = xmp(f"><e:DigitalSourceType>{TERMS}print</e:DigitalSourceType></r:Description>")
     made, _ = merged(whole[:at] + new + whole[at + cut :], ENHANCED)
-    (rdf,) = ET.fromstring(made).iter(f"{RDF}RDF")
+    (rdf,) = minidom.parseString(made).getElementsByTagNameNS(RDF.strip("{}"), "RDF")
     assert f"{TERMS}".encode() in made
-    assert len(rdf)
+    assert rdf.hasChildNodes()
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from artgen.training.gan_data import RealPictures
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_run import fresh
 from artgen.training.gan_state import GanState
-from artgen.training.gan_steps import Step
+from artgen.training.gan_steps import Step, Twins
 from artgen.training.loop_gan import progress_of, schedule, train
 from artgen.training.shards import Shards
 
@@ -63,7 +64,14 @@ def trained(recipe: GanRecipe, rank: int = 0, world: int = 1, classes: int = 0) 
 def step_of(recipe: GanRecipe, state: GanState, real: RealPictures, shards: Shards) -> Step:
     now = schedule(progress_of(state, recipe), state, recipe)
     return Step(
-        state, lambda first, count: real.batch(recipe, first, count), recipe.latent, recipe, shards, now, None
+        state,
+        [Twins.of(state)],
+        lambda first, count: real.batch(recipe, first, count),
+        recipe.latent,
+        recipe,
+        shards,
+        now,
+        None,
     )
 
 
@@ -78,7 +86,7 @@ def gradients(recipe: GanRecipe, rank: int = 0, world: int = 1) -> dict[str, tor
     shards = Shards(recipe.batch_images, recipe.shards, rank, world, add_up)
     step = step_of(recipe, state, real, shards)
     found = {}
-    shards.gradients(state.discriminator, lambda shard: step.discriminator(shard, 0.0))
+    shards.gradients(state.discriminator, partial(step.discriminator, elapsed_s=0.0))
     found |= {
         f"d.{name}": p.grad.clone() for name, p in state.discriminator.named_parameters() if p.grad is not None
     }

@@ -13,7 +13,7 @@ from torch import Generator, nn
 from artgen.models.gans.registry import build_discriminator
 from artgen.models.gans.spec import GanFacts
 from artgen.training.diffaugment import ADA_IMAGES, adapted, augment, throw
-from artgen.training.gan_steps import Step
+from artgen.training.gan_steps import Step, Twins
 from artgen.training.loop_gan import schedule
 from artgen.training.losses_gan import GAMES
 from artgen.training.regularisers import squared_slope
@@ -164,8 +164,10 @@ def test_penalties_in_bf16_are_those_in_fp32():
         state, real = gan_ranks.start(recipe)
         reals = functools.partial(real.batch, recipe)
         shards = Shards(recipe.batch_images, recipe.shards)
-        step = Step(state, reals, recipe.latent, recipe, shards, schedule(0.0, state, recipe), dtype)
-        numbers, _ = shards.gradients(state.discriminator, lambda shard: step.discriminator(shard, 0.0))  # noqa: B023
+        step = Step(
+            state, [Twins.of(state)], reals, recipe.latent, recipe, shards, schedule(0.0, state, recipe), dtype
+        )
+        numbers, _ = shards.gradients(state.discriminator, functools.partial(step.discriminator, elapsed_s=0.0))
         gradients = torch.cat([weight.grad.flatten() for weight in state.discriminator.parameters()])
         told[dtype] = numbers, gradients
     (exact, ours), (rounded, theirs) = told[None], told[torch.bfloat16]
