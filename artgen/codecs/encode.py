@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 from artgen.codecs import marking
 from artgen.codecs.marking import Mark
 from artgen.codecs.metadata import PREFIX, Metadata
-from artgen.codecs.png import encode_png
+from artgen.codecs.png import encode_png, encode_pngs
 from artgen.errors import UnsupportedImage
 
 Format = Literal["png", "jpeg", "webp"]
@@ -52,6 +53,25 @@ def encode(
     if format == "jpeg":
         return _jpeg(pixels, alpha, metadata, quality, notes)
     return _webp(pixels, alpha, metadata, quality, notes)
+
+
+def encode_many(
+    pixels_NHWC: np.ndarray,
+    alpha_NHW: np.ndarray | None,
+    marks: Sequence[Mark],
+    *,
+    format: Format,
+    quality: int = 90,
+) -> list[Encoded]:
+    """`encode` of each picture with its mark and no other metadata, the same bytes in less time."""
+    if format == "png":
+        metadata = [Metadata(xmp=marking.packet(mark)) for mark in marks]
+        return [Encoded(data) for data in encode_pngs(pixels_NHWC, alpha_NHW, metadata)]
+    alphas = [None] * len(pixels_NHWC) if alpha_NHW is None else alpha_NHW
+    return [
+        encode(pixels, alpha, Metadata(), format=format, quality=quality, mark=mark)
+        for pixels, alpha, mark in zip(pixels_NHWC, alphas, marks, strict=True)
+    ]
 
 
 def _marked(metadata: Metadata, mark: Mark, format: Format, notes: list[str]) -> Metadata:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from isal import isal_zlib
@@ -29,14 +29,48 @@ def encode_png(pixels: np.ndarray, alpha: np.ndarray | None = None, metadata: Me
     processor can do). Memory beside input and output: one band of rows. Runs mostly without the interpreter
     lock. Raises UnsupportedImage for a side of more than 2**31 - 1, and ValueError for a wrong shape or type.
     """
+    header, pixel_bytes = _header(pixels, alpha)
+    return _file(header, metadata or Metadata(), (_filtered(*band, pixel_bytes) for band in _bands(pixels, alpha)))
+
+
+def encode_pngs(pixels_NHWC: np.ndarray, alpha_NHW: np.ndarray | None, metadata: Sequence[Metadata]) -> list[bytes]:
+    """`encode_png` of each picture, the same bytes: small ones are filtered as many at once as make a band, which halves the
+    time of the filters. Raises as `encode_png`.
+    """
+    if not len(pixels_NHWC):
+        return []
+    header, pixel_bytes = _header(pixels_NHWC[0], None if alpha_NHW is None else alpha_NHW[0])
+    height, row_bytes = pixels_NHWC.shape[1], pixels_NHWC.shape[2] * pixel_bytes
+    at_once = _BAND_BYTES // (height * row_bytes)
+    if at_once < 2:
+        alphas = [None] * len(pixels_NHWC) if alpha_NHW is None else alpha_NHW
+        return [encode_png(*one) for one in zip(pixels_NHWC, alphas, metadata, strict=True)]
+    files: list[bytes] = []
+    for start in range(0, len(pixels_NHWC), at_once):
+        group = slice(start, start + at_once)
+        rows = _as_rows(pixels_NHWC[group], None if alpha_NHW is None else alpha_NHW[group])
+        above = np.empty_like(rows)
+        above[1:] = rows[:-1]
+        above[::height] = 0
+        filtered = _filtered(rows, above, pixel_bytes).reshape(-1, height, row_bytes + 1)
+        files += [_file(header, *one) for one in zip(metadata[group], filtered[:, None], strict=True)]
+    return files
+
+
+def _header(pixels: np.ndarray, alpha: np.ndarray | None) -> tuple[bytes, int]:
+    """The body of IHDR (PNG 1.2, section 4.1.1), and the bytes of a pixel. Raises as `encode_png`."""
     height, width, channels = _checked(pixels, alpha)
-    samples = channels + (alpha is not None)
     colour_type = _COLOUR_TYPE[channels, alpha is not None]
     header = struct.pack(">IIBBBBB", width, height, pixels.dtype.itemsize * 8, colour_type, 0, 0, 0)
-    chunks = [_SIGNATURE, *_chunk(b"IHDR", header), *_metadata(metadata or Metadata())]
+    return header, (channels + (alpha is not None)) * pixels.dtype.itemsize
+
+
+def _file(header: bytes, metadata: Metadata, filtered: Iterable[np.ndarray]) -> bytes:
+    """filtered: rows with their filter's number, top to bottom in bands."""
+    chunks = [_SIGNATURE, *_chunk(b"IHDR", header), *_metadata(metadata)]
     deflate = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _WINDOW_BITS)
-    for rows, above in _bands(pixels, alpha):
-        if part := deflate.compress(_filtered(rows, above, samples * pixels.dtype.itemsize)):
+    for rows in filtered:
+        if part := deflate.compress(np.ascontiguousarray(rows)):
             chunks += _chunk(b"IDAT", part)
     chunks += _chunk(b"IDAT", deflate.flush())
     chunks += _chunk(b"IEND", b"")
@@ -60,17 +94,22 @@ def _bands(pixels: np.ndarray, alpha: np.ndarray | None) -> Iterator[tuple[np.nd
     above_first: np.ndarray | None = None
     step = max(1, _BAND_BYTES // (width * (pixels.shape[2] + (alpha is not None)) * pixels.dtype.itemsize))
     for top in range(0, height, step):
-        band = pixels[top : top + step]
-        if alpha is not None:
-            band = np.concatenate([band, alpha[top : top + step, :, None]], axis=2)
-        if band.dtype == np.uint16:
-            band = band.astype(">u2")
-        rows = np.ascontiguousarray(band).reshape(len(band), -1).view(np.uint8)
+        rows = _as_rows(pixels[top : top + step], None if alpha is None else alpha[top : top + step])
         above = np.empty_like(rows)
         above[1:] = rows[:-1]
         above[0] = 0 if above_first is None else above_first
         above_first = rows[-1]
         yield rows, above
+
+
+def _as_rows(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """Bytes, row x place in it, of ... x W x C pixels: samples interleaved and big-endian."""
+    if alpha is not None:
+        pixels = np.concatenate([pixels, alpha[..., None]], axis=-1)
+    if pixels.dtype == np.uint16:
+        pixels = pixels.astype(">u2")
+    width, samples = pixels.shape[-2:]
+    return np.ascontiguousarray(pixels).reshape(-1, width * samples).view(np.uint8)
 
 
 def _filtered(rows: np.ndarray, above: np.ndarray, pixel_bytes: int) -> np.ndarray:

@@ -68,7 +68,7 @@ def write_grid(config: GenerateConfig, shown: Seeds, painter: Painter, job: Gene
     numbers = list(shown)
     pictures = sample(painter, numbers, job.classes_of(numbers), job.truncation, job.precision)
     prompt = f"seeds {shown}, truncation {job.truncation:g}"
-    data, _ = encoded(sheet(pictures), painter, prompt, "grid.png", signer_of(job.credentials))
+    ((data, _),) = encoded(sheet(pictures)[None], painter, [prompt], ["grid.png"], signer_of(job.credentials))
     atomic.write(uri.join(config.output, "grid.png"), data, config.storage_options)
 
 
@@ -95,7 +95,7 @@ def write_frames(config: GenerateConfig, route: tuple[int, ...], painter: Painte
     def images() -> Iterator[Image.Image]:
         for number, picture_HWC in enumerate(frames(route, config.frames, painter, job)):
             name = _frame(number)
-            data, _ = encoded(picture_HWC, painter, f"frame {number} {way}", name, signer)
+            ((data, _),) = encoded(picture_HWC[None], painter, [f"frame {number} {way}"], [name], signer)
             atomic.write(uri.join(folder, name), data, config.storage_options)
             yield Image.fromarray(picture_HWC[..., 0] if picture_HWC.shape[2] == 1 else picture_HWC)
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from artgen.codecs.credentials import Credentials, Signer, signer_of
-from artgen.codecs.encode import Format, encode
-from artgen.codecs.metadata import Metadata
+from artgen.codecs.encode import Format, encode_many
 from artgen.codecs.pool import GuardPool
 from artgen.errors import ImageError, RunError
 from artgen.inference.sample import FORWARD_IMAGES, mark_of, sample
@@ -80,7 +79,7 @@ class Generation:
     at_once = FORWARD_IMAGES
 
     def __init__(self, job: GenerateJob, painter: Painter, threads: int = 1) -> None:
-        self._job, self._painter = job, painter
+        self._job, self._painter, self._shown = job, painter, uri.shown(job.model)
         self._signer = signer_of(job.credentials)
         self._stop = threading.Event()
         # One pass after the other on an accelerator, which the threads feed while others encode.
@@ -98,9 +97,17 @@ class Generation:
         wrong here.
         """
         started = time.monotonic()
-        pictures = self._paint([entry.source.offset for entry in entries])
-        seconds = (time.monotonic() - started) / len(entries)
-        return [self._made(entry, picture, seconds) for entry, picture in zip(entries, pictures, strict=True)]
+        seeds = [entry.source.offset for entry in entries]
+        pictures, prompts = self._paint(seeds), [self.prompt(seed) for seed in seeds]
+        if self._stop.is_set():
+            raise RunError("the run is ending")
+        names = [entry.name for entry in entries]
+        files = encoded(pictures, self._painter, prompts, names, self._signer, self._job.format, self._job.quality)
+        seconds = round((time.monotonic() - started) / len(entries), 4)
+        return [
+            Made(self._row(entry, data, notes, seconds), data)
+            for entry, (data, notes) in zip(entries, files, strict=True)
+        ]
 
     def _paint(self, seeds: Sequence[int]) -> np.ndarray:
         job = self._job
@@ -110,18 +117,7 @@ class Generation:
             try:
                 return sample(self._painter, seeds, job.classes_of(seeds), job.truncation, job.precision)
             except RunError as error:
-                raise type(error)(f"{uri.shown(job.model)}: {error}") from error
-
-    def _made(self, entry: Entry, picture: np.ndarray, seconds: float) -> Made:
-        """seconds: its share of the pass."""
-        if self._stop.is_set():
-            raise RunError("the run is ending")
-        started, job, seed = time.monotonic(), self._job, entry.source.offset
-        data, notes = encoded(
-            picture, self._painter, self.prompt(seed), entry.name, self._signer, job.format, job.quality
-        )
-        seconds += time.monotonic() - started
-        return Made(self._row(entry, data, notes, round(seconds, 4)), data)
+                raise type(error)(f"{self._shown}: {error}") from error
 
     def prompt(self, seed: int) -> str:
         """What the model was told, in words."""
@@ -139,7 +135,7 @@ class Generation:
             key=entry.source.key, source_uri=entry.source.uri, source_sha256=None, source_bytes=None,
             source_version=entry.version, width=facts.width, height=facts.height, mode=MODES[facts.channels], bits=8,
             status="ok", error_type=None, error_message=None, output_name=entry.name, output_uri=None,
-            output_sha256=hashlib.sha256(data).hexdigest(), output_bytes=len(data), model=uri.shown(self._job.model),
+            output_sha256=hashlib.sha256(data).hexdigest(), output_bytes=len(data), model=self._shown,
             model_sha256=self._job.model_sha256, noise_before=None, noise_after=None, change_mean=None, change_max=None,
             seconds=seconds, attempts=entry.attempts, notes="; ".join(notes), unit="", seed=seed,
             class_name=self._class_name(seed), output_width=facts.width, output_height=facts.height,
@@ -147,16 +143,20 @@ class Generation:
 
 
 def encoded(
-    picture_HWC: np.ndarray, painter: Painter, prompt: str, name: str, signer: Signer | None = None,
-    format: Format = "png", quality: int = 90,
-) -> tuple[bytes, tuple[str, ...]]:  # fmt: skip
-    """The bytes of a file of uint8 H x W x C (grey, RGB or RGBA), marked as generated and perhaps signed, and notes."""
-    alpha = picture_HWC[..., 3] if picture_HWC.shape[2] == 4 else None
-    mark = mark_of(painter.facts, f"sha256:{painter.sha256}", prompt)
-    made = encode(picture_HWC[..., :3], alpha, Metadata(), format=format, quality=quality, mark=mark)
+    pictures_NHWC: np.ndarray, painter: Painter, prompts: Sequence[str], names: Sequence[str],
+    signer: Signer | None = None, format: Format = "png", quality: int = 90,
+) -> list[tuple[bytes, tuple[str, ...]]]:  # fmt: skip
+    """The bytes of a file of each picture, uint8 N x H x W x C (grey, RGB or RGBA), marked as generated and perhaps signed,
+    and notes."""
+    alpha = pictures_NHWC[..., 3] if pictures_NHWC.shape[3] == 4 else None
+    marks = [mark_of(painter.facts, f"sha256:{painter.sha256}", prompt) for prompt in prompts]
+    files = encode_many(pictures_NHWC[..., :3], alpha, marks, format=format, quality=quality)
     if signer is None:
-        return made.data, made.notes
+        return [(made.data, made.notes) for made in files]
     try:
-        return signer.created(made.data, format, mark, name), made.notes
+        return [
+            (signer.created(made.data, format, mark, name), made.notes)
+            for made, mark, name in zip(files, marks, names, strict=True)
+        ]
     except ImageError as error:  # no seed is to blame
         raise RunError(str(error)) from error

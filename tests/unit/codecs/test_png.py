@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from artgen.codecs.metadata import Metadata
-from artgen.codecs.png import encode_png
+from artgen.codecs.png import encode_png, encode_pngs
 
 
 def whole(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
@@ -74,6 +74,21 @@ def test_the_same_picture_gives_the_same_bytes():
     pixels = np.random.default_rng(2).integers(0, 256, (200, 333, 3), dtype=np.uint8)
     assert encode_png(pixels) == encode_png(pixels.copy())
     assert encode_png(np.asfortranarray(pixels)) == encode_png(pixels)
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(40, 64, 64, 3), (3, 300, 500, 3), (7, 1, 1, 1), (33, 28, 29, 1), (0, 5, 5, 3)])
+def test_many_at_once_are_the_files_of_each(shape, dtype, alpha):
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype)
+    pixels[:, : shape[1] // 2] //= 50  # rows of other filters
+    alphas = rng.integers(0, 255, shape[:3], dtype=dtype) if alpha else None
+    metadata = [Metadata(xmp=b"%d" % number) for number in range(len(pixels))]
+    assert encode_pngs(pixels, alphas, metadata) == [
+        encode_png(picture, None if alphas is None else alphas[number], metadata[number])
+        for number, picture in enumerate(pixels)
+    ]
 
 
 def test_photograph_is_at_most_12_percent_larger_than_pillows_level_6():
