@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["file", "tar", "targz", "zip", "parquet", "seed"]
 
@@ -63,8 +63,7 @@ class Unit:
     entries: tuple[Entry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row of the manifest: one source image. `status` is `ok` or `failed` with a type and message.
 
     noise_* are estimated standard deviations, change_* absolute differences, all on a scale of 0-255; seconds is the time

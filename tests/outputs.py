@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,7 @@ def row(key: str, **values: object) -> Row:
         output_width=4,
         output_height=3,
     )
-    return replace(plain, **values)  # pyright: ignore[reportArgumentType]
+    return plain._replace(**values)
 
 
 def failed(key: str, error_type: str = "DecodeFailed", message: str = "truncated: 252 bytes missing") -> Row:

@@ -8,7 +8,7 @@ kills is done whole in one pass as it came, twice alone, then in quarters; so a 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from artgen.errors import RunError, WorkerDied
@@ -100,4 +100,4 @@ def died(entry: Entry, job: Job, unit_id: str, why: str = "") -> Row:
         "attempts": entry.attempts, "notes": "", "unit": unit_id,
         "error_message": f"this image alone ended its worker {DEATHS} times ({why}): {job.advice}",
     }  # fmt: skip
-    return Row(**{**dict.fromkeys(field.name for field in fields(Row)), **known})
+    return Row(**{**dict.fromkeys(Row._fields), **known})

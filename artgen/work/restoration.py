@@ -137,7 +137,7 @@ class Restoration:
         except Exception as error:  # noqa: BLE001
             message = f"unexpected {type(error).__name__}: {error} (please report it, with this image)"
             known |= {"error_type": RestoreFailed.__name__, "error_message": message}
-        return Made(replace(row, **known, seconds=round(time.monotonic() - started, 4)), data)
+        return Made(row._replace(**known, seconds=round(time.monotonic() - started, 4)), data)
 
     def _make(self, entry: Entry, known: dict[str, Any]) -> bytes:
         """The encoded picture. known: takes the fields of its row as they are found out; a failed row has them as well."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from artgen.errors import RunError
@@ -157,7 +157,7 @@ def _commit(unit: Unit, made: Iterator[Made], publish: Publish, on_image: Callab
             if result.data is None and publish.on_error == "stop":
                 raise stopped(row)
             uris = [] if result.data is None else [sink.add(entry.name, result.data, row) for sink in sinks]
-            row = replace(row, unit=unit.id, output_uri=uris[0] if uris else None)
+            row = row._replace(unit=unit.id, output_uri=uris[0] if uris else None)
             rows.append(row)
             if on_image is not None:
                 on_image(row)

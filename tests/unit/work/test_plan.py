@@ -39,7 +39,7 @@ def commit(plan: Plan, status: str = "ok", most: int = 10**9) -> None:
 
 
 def row(entry: Any, status: str, unit: str) -> Row:
-    values: dict[str, Any] = dict.fromkeys(Row.__dataclass_fields__)
+    values: dict[str, Any] = dict.fromkeys(Row._fields)
     values |= {"key": entry.source.key, "source_uri": "", "source_version": entry.version, "status": status, "model": "",
                "model_sha256": "", "seconds": 0.0, "attempts": entry.attempts, "notes": "", "unit": unit,
                "output_name": entry.name if status == "ok" else None}  # fmt: skip
