@@ -47,8 +47,10 @@ def write(uri: str, data: bytes | memoryview, options: uris.Options | None = Non
     fsync: local only; the data are on the disk before the name is. Raises StorageError.
     """
     if uris.is_local(uri):
-        with open_for_commit(uri, fsync=fsync) as file:
-            file.write(data)
+        with open_for_commit(uri, fsync=fsync, buffering=0) as file:
+            rest = memoryview(data).cast("B")
+            while len(rest):  # one call takes 2 GiB at most
+                rest = rest[file.write(rest) :]
         return
     fs, path = uris.filesystem(uri, options)
     with explained(uri):
@@ -57,39 +59,50 @@ def write(uri: str, data: bytes | memoryview, options: uris.Options | None = Non
 
 
 @contextmanager
-def open_for_commit(uri: str, options: uris.Options | None = None, *, fsync: bool = False) -> Iterator[IO[bytes]]:
+def open_for_commit(
+    uri: str, options: uris.Options | None = None, *, fsync: bool = False, buffering: int = -1
+) -> Iterator[IO[bytes]]:
     """A local binary file, seekable, that is published at `uri` when the block ends well and removed when it
     does not. Local: a temporary file in the same folder, renamed. Elsewhere: spooled to this machine's
-    temporary folder, then one put or multipart upload, which stores publish whole. Raises StorageError.
+    temporary folder, then one put or multipart upload, which stores publish whole. buffering: as of `open`.
+    Raises StorageError.
     """
     if uris.is_local(uri):
-        path = os.path.abspath(uris.local_path(uri))
-        with explained(uri):
-            if fsync:
-                _make_folders_to_stay(os.path.dirname(path))
-            fd, spool, mode = _create_beside(path)
-    else:
-        with explained(uri):
-            (fd, spool), mode = tempfile.mkstemp(dir=scratch.folder()), None
-    moved = False
+        with explained(uri), _file_beside(uris.local_path(uri), fsync, buffering) as file:
+            yield file
+        return
+    with explained(uri):
+        fd, spool = tempfile.mkstemp(dir=scratch.folder())
     try:
         with explained(uri):
-            with open(fd, "w+b") as file:
+            with open(fd, "w+b", buffering) as file:
                 yield file
-                file.flush()
-                if mode is not None:
-                    os.fchmod(file.fileno(), mode)
-                if fsync:
-                    _flush(file.fileno())
-            _publish(spool, uri, options)
-            moved = mode is not None
+            _put(spool, uri, options)
     finally:
-        if not moved:
-            with suppress(FileNotFoundError):
-                os.unlink(spool)
-    if fsync and uris.is_local(uri):
-        with explained(uri):
-            _fsync_folder(os.path.dirname(os.path.abspath(uris.local_path(uri))))
+        with suppress(FileNotFoundError):  # swept
+            os.unlink(spool)
+
+
+@contextmanager
+def _file_beside(path: str, fsync: bool, buffering: int) -> Iterator[IO[bytes]]:
+    """A temporary file in the folder of `path` that gets its name when the block ends well."""
+    if fsync:
+        _make_folders_to_stay(os.path.dirname(path))
+    fd, spool, mode = _create_beside(path)
+    try:
+        with open(fd, "w+b", buffering) as file:
+            yield file
+            file.flush()
+            os.fchmod(fd, mode)
+            if fsync:
+                _flush(fd)
+        os.replace(spool, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(spool)
+        raise
+    if fsync:
+        _fsync_folder(os.path.dirname(path))
 
 
 class Disk:
@@ -233,10 +246,8 @@ def _create_beside(path: str) -> tuple[int, str, int]:
     return fd, spool, mode
 
 
-def _publish(spool: str, uri: str, options: uris.Options | None) -> None:
-    if uris.is_local(uri):
-        os.replace(spool, os.path.abspath(uris.local_path(uri)))
-        return
+def _put(spool: str, uri: str, options: uris.Options | None) -> None:
+    """A local file to a store, in parts where it is large."""
     fs, path = uris.filesystem(uri, options)
     _make_parents(fs, path)
     if not {"s3", "s3a"} & set(uris.protocols(fs)):
