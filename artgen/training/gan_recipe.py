@@ -27,7 +27,7 @@ class GanRecipe:
     mirror: turn half of the pictures left to right.
     images: length of the run and of its schedules, counted in real pictures shown; `minutes` > 0 ends both earlier.
     shards: parts of a batch that are computed one by one, so that the weights are bit for bit those of any number of
-    workers up to it; 0: one for each worker, faster and the same only within 1e-4 (see `training.shards`).
+    workers up to it, of any number of cores; 0: one for each worker, faster and the same only within 1e-4 (see `training.shards`).
     X and X_end: from X at the start to X_end at the end, along half a cosine, of learning rate, Adam's beta2, gamma
     and the augmentation's probability. gamma: of R1 and R2, 0 for none; raise it when the discriminator's loss stays
     under 0.3. penalty_every: k > 1 computes both at every k-th step only, k times as strong.
