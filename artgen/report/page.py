@@ -275,8 +275,9 @@ def _cards(
 
     def card(row: dict[str, Any]) -> Card:
         try:
-            data = base.read(output_uri, row["output_uri"] or "", options)
-            after = decode(data, max_pixels=max_pixels * scale**2)
+            after = decode(
+                base.read(output_uri, row["output_uri"] or "", options), max_pixels=max_pixels * scale**2
+            )
         except (ArtgenError, OSError) as error:
             return Card(row, None, f"The restored picture cannot be shown: {error}")
         before, problem = _before(readers.get(row["key"]), max_pixels, gone)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from artgen.codecs.decode import Picture, decode
+from artgen.codecs.metadata import Metadata
 from artgen.report import pictures
 
 
@@ -116,3 +117,24 @@ def test_the_worst_picture_stays_within_its_bytes(max_bytes: int) -> None:
     shown = pictures.show(picture(noisy(600, 800, 1)), picture(noisy(600, 800, 2)), max_bytes)
     uris = [shown.before, shown.after, shown.detail_before, shown.detail_after]
     assert sum(len(uri or "") for uri in uris) <= max_bytes * 1.1
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_an_overview_made_strip_by_strip_is_the_picture_made_small(alpha: bool) -> None:
+    y, x = np.mgrid[0:3001, 0:4003]
+    pixels = np.stack([127 + 100 * np.sin(x / a + y / b) for a, b in ((90, 140), (70, 230), (200, 150))], 2)
+    whole = Picture(
+        pixels.astype(np.uint8),
+        (255 * (x > y)).astype(np.uint8) if alpha else None,
+        Metadata(),
+        "RGB",
+        8,
+        "PNG",
+        (),
+    )
+    made = np.asarray(pictures._small(whole, (800, 600)), np.int16)
+    expected = np.asarray(pictures.srgb(whole, None).resize((800, 600), Image.Resampling.LANCZOS), np.int16)
+    assert made.shape == expected.shape
+    off = np.abs(made - expected)[3:-3, 3:-3]
+    assert off.mean() < 0.5  # of 255 levels: rounding
+    assert np.percentile(off, 99) <= 3
