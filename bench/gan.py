@@ -107,13 +107,14 @@ def loop(args: argparse.Namespace) -> None:
     )
     shape = (recipe.batch_images, facts.channels, facts.height, facts.width)
     reals = [torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(steps)]
-    for shards in sorted({1, recipe.shards}):
-        ratios = []
-        for _ in range(args.rounds):
-            peer = bare(fresh(recipe, facts, device), reals, recipe, dtype)
-            ratios.append(ours(fresh(recipe, facts, device), reals, replace(recipe, shards=shards), dtype) / peer)
-        spread = " ".join(f"{ratio:.3f}" for ratio in sorted(ratios))
-        print(f"loop / bare loop, {shards} shard(s)   {statistics.median(ratios):.3f}   ({spread})   to reach 0.95")
+    ratios: dict[int, list[float]] = {shards: [] for shards in sorted({1, recipe.shards})}
+    for _ in range(args.rounds):
+        peer = bare(fresh(recipe, facts, device), reals, recipe, dtype)
+        for shards, found in ratios.items():
+            found.append(ours(fresh(recipe, facts, device), reals, replace(recipe, shards=shards), dtype) / peer)
+    for shards, found in ratios.items():
+        spread = " ".join(f"{ratio:.3f}" for ratio in sorted(found))
+        print(f"loop / bare loop, {shards} shard(s)   {statistics.median(found):.3f}   ({spread})   to reach 0.95")
 
 
 class Outcome(NamedTuple):

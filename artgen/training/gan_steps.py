@@ -107,8 +107,10 @@ class Step:
         self.dice_4KB = [throw(recipe.batch_images, dice) for _ in range(4)]
 
     def autocast(self) -> torch.autocast:
-        """One for each use: it holds what was set before, of one thread."""
-        return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+        """One for each use: it holds what was set before, of one thread. Without a cache: that is one for all threads, and a
+        forward pass uses each weight once."""
+        dtype = self.dtype or torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.dtype is not None, cache_enabled=False)
 
     def real(self, shard: int) -> tuple[Tensor, Tensor | None]:
         """The pictures of a shard, -1..1, B x C x H x W, and their labels."""
