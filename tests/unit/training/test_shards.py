@@ -27,9 +27,11 @@ def test_a_lane_has_one_thread_and_the_caller_all_of_them_only_while_lanes_are_h
         found = lanes.each(lambda shard, lane: torch.tensor([shard, lane, torch.get_num_threads()]), range(4))
         assert [one.tolist() for one in found] == [[0, 0, 1], [1, 1, 1], [2, 2, 1], [3, 0, 1]]
         assert torch.get_num_threads() == 1
-        with pytest.raises(ValueError, match="seen"), lanes.halted():
+        with lanes.halted():
             assert torch.get_num_threads() == THREADS
-            raise ValueError("seen")
+        assert torch.get_num_threads() == 1
+        with pytest.raises(ValueError, match="a look that fails"), lanes.halted():
+            raise ValueError("a look that fails")
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == THREADS
 
