@@ -68,6 +68,10 @@ def _decode(data: bytes, max_pixels: int, admit: Admit | None) -> Picture:
         image = _open(data)
         if image is None:
             return _decode_bare_tiff(data, max_pixels, admit)
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_camera_raw(image, data):
+            raise UnsupportedImage(
+                "a camera raw file, of which only a preview can be read; develop it to TIFF first"
+            )
         _check_size(image.size, max_pixels, admit)
         return _read(image, data, max_pixels)
     except Exception as error:
@@ -93,6 +97,15 @@ def _open(data: bytes) -> ImageFile.ImageFile | None:
     return Image.open(stream, formats=tuple(_RARE))
 
 
+def _is_camera_raw(image: TiffImagePlugin.TiffImageFile, data: bytes) -> bool:
+    """Whether a TIFF's first directory is the preview of what a camera saw: DNG by its version (DNG 1.4, tag 50706), CR2 by its
+    mark, others (NEF, ARW, PEF...) by a reduced picture (TIFF 6.0, NewSubfileType) that leads to others below it.
+    """
+    tags = image.tag_v2
+    reduced = isinstance(tags.get(254), int) and tags[254] & 1
+    return 50706 in tags or data[8:10] == b"CR" or bool(reduced and 330 in tags)
+
+
 def _check_size(size: tuple[int, int], max_pixels: int, admit: Admit | None = None) -> None:
     width, height = size
     if width <= 0 or height <= 0:
@@ -116,6 +129,8 @@ def _read(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> Picture:
             notes.append(_EXTRA_CHANNEL)
     image.load()
     _check_size(image.size, max_pixels)  # an ICO knows its size only now
+    if image.format == "PNG" and _has_cicp(data):
+        notes.append("left out: PNG cICP (the colours are not those of sRGB)")
     if (note := frames.note(image, data)) is not None:
         notes.insert(0, note)
     orientation = metadata.orientation_of(image)
@@ -191,6 +206,23 @@ def _decode_bare_tiff(data: bytes, max_pixels: int, admit: Admit | None) -> Pict
     notes.append("left out: EXIF, XMP and descriptions of a rare TIFF layout")
     facts = Metadata(icc=icc, dpi=metadata.resolution(tiff.dpi, orientation))
     return Picture(pixels, alpha, facts, tiff.mode, pixels.dtype.itemsize * 8, "TIFF", tuple(notes))
+
+
+def _has_cicp(data: bytes) -> bool:
+    """Whether a PNG says its colours in a chunk that Pillow does not know, and other ones than sRGB's.
+
+    PNG 3, section 11.3.2.6: before PLTE and IDAT; primaries and transfer as in ITU-T H.273, where sRGB is 1 and 13.
+    """
+    at = 8
+    while at + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        kind = data[at + 4 : at + 8]
+        if kind == b"cICP":
+            return data[at + 8 : at + 10] != bytes((1, 13))
+        if kind in (b"PLTE", b"IDAT"):
+            break
+        at += 12 + length
+    return False
 
 
 def pixels_only(data: bytes) -> bytes | None:

@@ -7,7 +7,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL.Image import Exif, Image
@@ -25,10 +25,15 @@ C2PA_LEFT_OUT = "left out: the source's C2PA credentials"
 """A note on its own: whoever signs what is written takes them along (`credentials`)."""
 
 # TIFF keeps its description among the tags that say how the pixels are stored; only these describe.
-_TIFF_WORDS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
+# Description, make, model, software, date, artist, host, copyright; names of document and page; Windows' XPTitle to XPSubject.
+_TIFF_WORDS = (
+    *(0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x010D, 0x011D),
+    *range(0x9C9B, 0x9CA0),
+)
 _EXIF_SUB = 0x8769
 _TIFF_SUBS = (_EXIF_SUB, 0x8825)  # the EXIF and GPS directories
 _PIXEL_X, _PIXEL_Y = 0xA002, 0xA003
+_SRGB_PRIMARIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 
 
@@ -120,12 +125,17 @@ def _tiff_exif(tags: Exif) -> bytes | None:
     kept = Exif()
     for tag in _TIFF_WORDS:
         if tag in tags:
-            kept[tag] = tags[tag]
+            kept[tag] = _as_stored(tags[tag])
     for tag in _TIFF_SUBS:
         if sub := tags.get_ifd(tag):
-            kept.get_ifd(tag).update(sub)
+            kept.get_ifd(tag).update({name: _as_stored(value) for name, value in sub.items()})
             kept[tag] = kept.get_ifd(tag)
     return kept.tobytes() if len(kept) else None
+
+
+def _as_stored(value: Any) -> Any:
+    """Pillow reads text as Latin-1, so any bytes pass; it would write it as ASCII, with ? for the rest."""
+    return value.encode("latin-1") if isinstance(value, str) else value
 
 
 def upright_exif(exif: bytes, turned: int) -> tuple[bytes, bool]:
@@ -227,6 +237,10 @@ def _left_out(image: Image) -> list[str]:
     texts = [key for key, value in (getattr(image, "text", None) or {}).items() if _is_words(key, value)]
     if texts:
         left.append("text " + ", ".join(repr(key[:40]) for key in texts[:5]) + (" ..." if len(texts) > 5 else ""))
+    primaries = image.info.get("chromaticity")  # of a PNG (cHRM): white, red, green, blue
+    unlike = primaries and any(abs(a - b) > 0.005 for a, b in zip(primaries, _SRGB_PRIMARIES, strict=False))
+    if unlike and not {"icc_profile", "srgb"} & image.info.keys():
+        left.append("PNG primaries (cHRM) other than sRGB's")
     gamma = image.info.get("gamma")
     if isinstance(gamma, float) and abs(gamma - 0.45455) > 0.005 and "icc_profile" not in image.info:
         left.append(f"PNG gamma {gamma:g}")

@@ -23,6 +23,9 @@ def planes(image: Image, icc: bytes | None, notes: list[str]) -> tuple[np.ndarra
     mode = image.mode
     if mode in ("L", "RGB", "LA", "RGBA"):
         pixels, alpha = split(image)
+        if _samples_are(_SIGNED, image):
+            notes.append("signed 8-bit samples: 128 added")
+            pixels ^= 0x80
         return pixels, _colour_key(image, pixels) if alpha is None else alpha, icc
     if mode in ("La", "RGBa"):
         notes.append("premultiplied alpha made straight")
@@ -44,8 +47,21 @@ def planes(image: Image, icc: bytes | None, notes: list[str]) -> tuple[np.ndarra
         pixels = _sixteen(image, notes)
         return pixels, _colour_key(image, pixels), icc
     if mode in ("I", "F"):
-        return to_16_bits(np.asarray(image), image.format == "PPM", notes)[..., None], None, icc
+        values = np.asarray(image)
+        if values.dtype == np.int32 and _samples_are(_UNSIGNED, image):
+            values = values.view(np.uint32)  # Pillow has no mode for it: it gives the same bits as signed numbers
+        return to_16_bits(values, image.format == "PPM", notes)[..., None], None, icc
     raise UnsupportedImage(f"Pillow's mode {mode!r} ({image.format}) is not supported; convert it to RGB first")
+
+
+# TIFF 6.0, section 19: the values of SampleFormat; where it is missing, samples are unsigned.
+_UNSIGNED, _SIGNED = 1, 2
+
+
+def _samples_are(kind: int, image: Image) -> bool:
+    """Whether all samples of a TIFF are of this SampleFormat."""
+    tags = getattr(image, "tag_v2", None)
+    return tags is not None and set(tags.get(339, (_UNSIGNED,))) == {kind}
 
 
 def split(image: Image) -> Planes:

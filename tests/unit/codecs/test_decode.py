@@ -5,11 +5,13 @@ import struct
 import subprocess
 import sys
 import zlib
+from typing import Any
 
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+import tifffile
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from artgen.codecs.decode import decode, turn
 from artgen.errors import DecodeFailed, TooManyPixels, UnsupportedImage
@@ -375,3 +377,61 @@ def test_the_parent_of_a_guard_needs_no_pillow():
     code = "import sys, artgen.codecs.guard, artgen.codecs.png\nprint('PIL' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def tiff_of(array: np.ndarray, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, array, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_unsigned_32_bit_grey_does_not_wrap_around(byteorder):
+    ramp = np.linspace(0, 2**32 - 1, 64 * 16).astype(np.uint32).reshape(64, 16)
+    picture = decode(tiff_of(ramp, byteorder=byteorder))
+    values = picture.pixels[..., 0].astype(int).ravel()
+    assert (np.diff(values) > 0).all()
+    assert (values[0], values[-1]) == (0, 65535)
+    assert "32-bit integer samples: 0 to 4.29497e+09 stretched to 16-bit integers" in picture.notes
+    signed = decode(tiff_of((ramp.astype(np.int64) - 2**31).astype(np.int32), byteorder=byteorder))
+    assert np.array_equal(signed.pixels, picture.pixels)
+
+
+def test_signed_8_bit_grey_does_not_wrap_around():
+    ramp = np.arange(-128, 128, dtype=np.int8).reshape(16, 16)
+    picture = decode(tiff_of(ramp))
+    assert np.array_equal(picture.pixels[..., 0].ravel(), np.arange(256))
+    assert "signed 8-bit samples: 128 added" in picture.notes
+
+
+def camera_raw(kind: str) -> bytes:
+    """A preview in the first directory, as cameras write it; what they saw lies in one below it."""
+    preview = Image.fromarray(photo())
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    if kind == "DNG":
+        tags[50706] = b"\x01\x04\0\0"
+    else:
+        tags[254] = 1
+        tags[330] = 4096
+    return saved(preview, "TIFF", tiffinfo=tags)
+
+
+@pytest.mark.parametrize("kind", ["DNG", "NEF"])
+def test_a_camera_raw_is_not_restored_as_its_preview(kind):
+    with pytest.raises(
+        UnsupportedImage, match="a camera raw file, of which only a preview can be read; develop it"
+    ):
+        decode(camera_raw(kind))
+
+
+def test_colours_that_only_a_png_chunk_tells_are_left_out_in_words():
+    plain = saved(photo(), "PNG")
+    wide = struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)  # Adobe RGB
+    srgb = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+    for chunk, note in (
+        (png_chunk(b"cICP", bytes((9, 16, 0, 1))), "left out: PNG cICP (the colours are not those of sRGB)"),
+        (png_chunk(b"cHRM", wide), "left out: PNG primaries (cHRM) other than sRGB's"),
+    ):
+        assert note in decode(png_with(plain, chunk)).notes
+    for chunk in (png_chunk(b"cICP", bytes((1, 13, 0, 1))), png_chunk(b"cHRM", srgb)):
+        assert decode(png_with(plain, chunk)).notes == ()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import io
 import struct
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
@@ -167,3 +169,22 @@ def test_extended_xmp_and_credentials_that_are_left_out_are_said():
     signed = with_segment(0xEB, b"JP\0\1\0\0\0\1" + box)
     for data in (signed, png_with(saved(photo(), "PNG"), png_chunk(b"caBX", box))):
         assert decode(data).notes == (C2PA_LEFT_OUT,)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_text_of_a_tiff_that_is_not_ascii_keeps_its_bytes(dtype):
+    said = {
+        0x8298: "\u00a9 1987 M\u00fcller".encode(),
+        0x013B: "J\u00fcrgen Gr\u00f6\u00dfe".encode("latin-1"),
+        0x010D: b"roll 12",
+        0x9C9B: "\u00c9t\u00e9".encode("utf-16-le"),
+    }
+    stream = io.BytesIO()
+    extra = [(tag, 1 if tag == 0x9C9B else 2, len(text), text, True) for tag, text in said.items()]
+    tifffile.imwrite(stream, photo(dtype=dtype), photometric="rgb", extratags=extra)
+    tags = Image.Exif()
+    tags.load(decode(stream.getvalue()).metadata.exif or b"")
+    found = {
+        tag: value.encode("latin-1") if isinstance(value, str) else bytes(value) for tag, value in tags.items()
+    }
+    assert {tag: found[tag].rstrip(b"\0") if tag != 0x9C9B else found[tag] for tag in said} == said
