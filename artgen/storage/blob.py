@@ -31,6 +31,10 @@ _CODES_OF_ONE = ("", "AccessDenied", "NoSuchKey", "NoSuchVersion", "InvalidObjec
 """What S3 says where one object is gone or barred; a login that has expired or a bucket that is gone concerns all of them."""
 
 
+_AZURE_CODES_OF_ONE = ("BlobArchived", "BlobBeingRehydrated")
+"""What Azure says of one blob of the archive tier, as S3 says InvalidObjectState."""
+
+
 def _code(error: Exception) -> str:
     """S3's own word for an error; "" of other stores."""
     response = getattr(error.__cause__, "response", None) or {}
@@ -123,6 +127,8 @@ class RemoteBlob:
         except Exception as error:
             if isinstance(error, OF_ONE) and _code(error) in _CODES_OF_ONE:
                 raise
+            if str(getattr(error, "error_code", "")) in _AZURE_CODES_OF_ONE:
+                raise PermissionError(uris.explain(error)) from error
             # fsspec has already retried. An outage must not mark a million images as failed: end the run.
             raise StorageError(
                 f"cannot read {uris.shown(self._fs.unstrip_protocol(self._path))!r}: {uris.explain(error)}; "

@@ -21,7 +21,7 @@ _MAGIC, _LEAST_BYTES = b"PAR1", 12
 # Looks at a network file system wait for it, many at once.
 _LOOKERS, _CHUNK = 16, 256
 _UNIT = r"(?P<unit>[0-9a-f]{8}-\d{6,})(?:\.(?P<start>\d+)-(?P<stop>\d+))?"
-_PART = re.compile(rf"part-{_UNIT}\.parquet$")
+_PART = re.compile(rf"part-{_UNIT}\.parquet")
 
 
 def part_uri(output: str, unit: str) -> str:
@@ -42,7 +42,7 @@ class Ledger:
         self._ranges: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self.torn: list[str] = []
         for name, sound in _parts(uri.join(output, "manifest"), options).items():
-            if not (match := _PART.search(name)):
+            if not (match := _PART.fullmatch(name)):  # a copy that somebody keeps beside them is none
                 continue
             if not sound:
                 self.torn.append(name.removeprefix("part-").removesuffix(".parquet"))

@@ -162,6 +162,11 @@ def _commit(unit: Unit, made: Iterator[Made], publish: Publish, on_image: Callab
             if on_image is not None:
                 on_image(row)
         _check_plan(publish)
+        if "png" in publish.to:
+            # An attempt that died before its rows may have left a picture, of a source that has changed or is too slow now.
+            for entry, row in zip(unit.entries, rows, strict=True):
+                if row.status == "failed":
+                    files.remove(publish.output, f"{files.FOLDER}/{entry.name}", publish.options)
         for sink in sinks:
             sink.commit()
     except BaseException:

@@ -48,3 +48,20 @@ def test_a_login_that_ended_or_a_bucket_that_is_gone_ends_the_run(code: str) -> 
 def test_an_object_that_is_barred_or_gone_is_a_failed_row(code: str) -> None:
     with pytest.raises(SourceUnreadable):
         read(code)
+
+
+class Archived(Refusing):
+    """A container of Azure, whose client raises an error of its own that is no OSError."""
+
+    def cat_file(self, *_: Any, **__: Any) -> bytes:
+        error = RuntimeError(f"This operation is not permitted. ErrorCode:{self._code}")
+        error.error_code = self._code  # type: ignore[attr-defined]
+        raise error
+
+
+@pytest.mark.parametrize(("code", "raised"), [("BlobArchived", SourceUnreadable), ("ServerBusy", StorageError)])
+def test_a_blob_of_the_archive_tier_is_a_failed_row(code: str, raised: type[Exception]) -> None:
+    reader = Reader()
+    reader._stores.get("s3://b", lambda: (Archived(code), ""))
+    with pytest.raises(raised, match=code):
+        reader.read(Source("a.png", "s3://b/a.png", "file", 0, 10, "", "v"))

@@ -154,3 +154,11 @@ def test_units_of_a_plan_that_another_has_replaced_are_not_committed(tmp_path: P
     with pytest.raises(RunError, match="another run has planned this OUTPUT anew"):
         next(running)
     assert len(list((tmp_path / "manifest").iterdir())) == len(list((tmp_path / "parquet").iterdir())) == 1
+
+
+def test_a_failed_image_has_no_picture_of_an_attempt_that_died(tmp_path: Path) -> None:
+    """Its process was killed after the picture and before the rows; then the source changed."""
+    pictures.write_folder(tmp_path / "images", {"001.png": b"of the source as it was"})
+    list(unit.run(units([3]), Maker(bad={"001"}), Publish(str(tmp_path), ("png",))))
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["000.png", "002.png"]
+    assert [row["status"] for row in rows(tmp_path)] == ["ok", "failed", "ok"]
