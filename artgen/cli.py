@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -23,6 +24,10 @@ from artgen.flags import add_switch as _switch
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Exit codes: 0 done, 1 can be resumed, 2 wrong usage, 3 done with failed images."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # a path may hold any bytes, and is told of as stderr does
     try:
         args = vars(parser().parse_args(argv))
     except SystemExit as stop:  # argparse has printed --help or --version
@@ -102,7 +107,7 @@ def _add_restore(commands: Any) -> None:
     _switch(command, "--keep-unmasked", "leave pixels outside the mask bit for bit")
     _flag(command, "--tile", "largest tile side (default: by device)", metavar="PX")
     _flag(command, "--overlap", "pixels that neighbouring tiles share (default: the model's)", metavar="PX")
-    _flag(command, "--batch", "tiles per forward pass", metavar="N")
+    _flag(command, "--batch", "tiles per forward pass; on a CPU more than 1 only costs time", metavar="N")
     _flag(command, "--unit-images", "images per unit of work", metavar="N")
     _flag(command, "--on-error", "what a bad image does: record a failed row, or stop", metavar="record|stop")
     _switch(command, "--retry-failed", "do failed images again")

@@ -104,7 +104,7 @@ class RestoreConfig(RunConfig):
         return (self.input,) if self.masks is None else (self.input, self.masks)
 
     def __post_init__(self) -> None:
-        check_not_empty(input=self.input, output=self.output, masks=self.masks)
+        check_not_empty(input=self.input, output=self.output, masks=self.masks, model=self.model)
         _at_least("tile", self.tile, 32 if self.tile else 0)
         if self.overlap is not None:
             _at_least("overlap", self.overlap, 0)

@@ -80,6 +80,11 @@ def _pem(path: str, options: dict[str, Any] | None) -> bytes:
 def check_places(config: RestoreConfig) -> None:
     """INPUT, masks and OUTPUT must be apart, so that no run reads what it writes, or clears what it reads."""
     check_apart(config.output, {"INPUT": config.input, "--masks": config.masks})
+    if config.masks is not None and uri.normal(config.masks).startswith(uri.normal(config.input).rstrip("/") + "/"):
+        raise UsageError(
+            f"--masks {uri.shown(config.masks)} lies in INPUT {uri.shown(config.input)}, and would be restored as pictures: "
+            "give an INPUT beside it"
+        )
 
 
 def check_apart(output: str, reads: Mapping[str, str | None]) -> None:

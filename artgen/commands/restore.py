@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from artgen.work.restoration import RestoreJob
 
 # Raised whenever the same input and settings give other bytes than the release before.
-PIPELINE = 9
+PIPELINE = 10
 
 
 def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -> int:
@@ -48,10 +48,11 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
     Raises UsageError (exit code 2) before anything is started.
     """
     check_places(config)
-    with (
-        TemporaryDirectory(dir=scratch.folder()) as indexes,
-        closing(list_input(config, indexes, dry_run)) as listed,
-    ):
+    with TemporaryDirectory(dir=scratch.folder()) as indexes, ExitStack() as listings:
+        before = None
+        with suppress(StorageError):  # what is wrong with OUTPUT is told where it is looked at next
+            before = plans.current_hash(config.output, config.storage_options)
+        listed = listings.enter_context(closing(list_input(config, indexes, dry_run)))
         check_found(config, listed)
         tell_masks(config, listed, console)
         with closing(open_engine(config, listed.count())) as engine:
@@ -64,6 +65,11 @@ def restore(config: RestoreConfig, console: Console, *, dry_run: bool = False) -
                 return 0
             check_output(config)
             with only_driver(config.output, console.say, config.storage_options):
+                if plans.current_hash(config.output, config.storage_options) != before:
+                    # What it restored of a newer INPUT would pass for stale.
+                    console.say("another artgen has planned OUTPUT meanwhile: INPUT is listed again")
+                    listed = listings.enter_context(closing(list_input(config, indexes)))
+                    check_found(config, listed)
                 clear_output(config, asked_of(config, settings), console.say)
                 keep_indexes(indexes, config)
                 plan = plans.prepare(
@@ -258,6 +264,11 @@ def check_found(config: RestoreConfig, listed: Listing) -> None:
         first = ", ".join(f"{item.key!r} ({item.reason})" for item in listed.first_skipped[:3])
         held = f"only {listed.skipped} other files, such as {first}" if listed.skipped else "nothing at all"
         raise UsageError(f"INPUT {shown} holds no image: {held}")
+    if listed.unreadable is not None:
+        key, problem = listed.unreadable
+        raise UsageError(
+            f"--masks {uri.shown(config.masks or '')} cannot be read whole, so images would go without theirs: {key!r}: {problem}"
+        )
     if config.masks is not None and not listed.masked:
         message = f"no mask in {uri.shown(config.masks)} has the relative path of an image in {shown}: "
         key = listed.first_key()

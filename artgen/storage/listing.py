@@ -67,6 +67,11 @@ def resolve(input_uri: str, options: uris.Options | None = None, label: str = "I
             f"{label} {uris.shown(input_uri)!r} has a query, which may hold a secret that plan and manifest would tell: download "
             "the file first, or read it from its store (s3://, az://, gs://) with --storage-options"
         )
+    elif uris.scheme(input_uri) in ("http", "https") and "@" in input_uri.partition("://")[2].partition("/")[0]:
+        raise UsageError(
+            f"{label} {uris.shown(input_uri)!r} has a user name or password in its address, which plan and manifest would tell: "
+            'give it as --storage-options \'{"client_kwargs": {"headers": {"Authorization": "Basic ..."}}}\''
+        )
     else:
         fs, path = uris.filesystem(input_uri, options)
         found = _remote_type(fs, path, input_uri, label)
@@ -100,7 +105,8 @@ def items(root: Root, exclude: str = "") -> Iterator[Item]:
             if root.wants(item.name) and not (barred and uris.normal(item.uri).startswith(barred)):
                 yield item
     except Exception as error:
-        raise StorageError(f"cannot list {fs.unstrip_protocol(root.path)!r}: {uris.explain(error)}") from error
+        shown = uris.shown(fs.unstrip_protocol(root.path))
+        raise StorageError(f"cannot list {shown!r}: {uris.explain(error)}") from error
 
 
 def _walk_local(root: Root, barred: str | None) -> Iterator[Item]:
@@ -114,6 +120,8 @@ def _walk_local(root: Root, barred: str | None) -> Iterator[Item]:
             continue
         name = entry.path[above:]
         if isinstance(entry, _Unlisted):
+            if not name:
+                raise UsageError(f"{readable(entry.path)!r}: {entry.reason}")
             yield Item(*_texts(name, entry.path)[:2], problem=entry.reason)
         elif entry.is_dir(follow_symlinks=False):
             deep_enough = root.levels and name.count("/") + 1 >= root.levels and not root.wants(name)

@@ -212,6 +212,8 @@ def names(folder: str, options: Options | None = None) -> list[str]:
             return sorted(os.listdir(local_path(folder)))
         except FileNotFoundError:
             return []
+        except NotADirectoryError as error:
+            raise UsageError(f"{shown(folder)} is a file where a folder is due") from error
         except OSError as error:
             raise StorageError(f"cannot list {shown(folder)!r}: {explain(error)}") from error
     return list(sizes(folder, options))
@@ -250,7 +252,7 @@ def read_or_none(uri: str, options: Options | None = None) -> bytes | None:
     whole = {"max_concurrency": 1} if scheme(uri) in _S3 else {}
     try:
         return fs.cat_file(path, **whole)  # pyright: ignore[reportReturnType]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:
         raise StorageError(f"cannot read {shown(uri)!r}: {explain(error)}") from error

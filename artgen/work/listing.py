@@ -29,8 +29,9 @@ class Listing:
     """Sources of an INPUT in their order, with masks, and what of them is already done in an OUTPUT.
 
     paired: INPUT and masks are one file each, which belong together whatever their names.
-    masked: images with a mask. unmatched: masks of no image. changed, damaged, committed: see `subtract_done`. foreign: see
-    `drop_stale`.
+    masked: images with a mask. unmatched: masks of no image; unreadable: what of the masks cannot be read and belongs to no
+    image, such as the rest of a torn archive (key, reason). changed, damaged, committed, gone: see `subtract_done`. foreign:
+    see `drop_stale`.
     Close it (or use it as a context manager) to remove the temporary database.
     """
 
@@ -44,6 +45,8 @@ class Listing:
         self.skipped = 0
         self.first_skipped: list[Skipped] = []
         self.masked = self.unmatched = self.changed = self.foreign = 0
+        self.unreadable: tuple[str, str] | None = None
+        self.gone, self.first_gone = 0, ""
         self.damaged: list[str] = []
         self.committed: list[str] = []
         # An empty name makes SQLite keep the database in memory and spill it to a temporary file as it grows.
@@ -95,9 +98,11 @@ class Listing:
         (self.masked,) = self._db.execute(
             "SELECT count(*) FROM source WHERE key IN (SELECT key FROM mask) OR stem(key) IN (SELECT stem FROM mask)"
         ).fetchone()
-        (self.unmatched,) = self._db.execute(
-            "SELECT count(*) FROM mask WHERE key NOT IN (SELECT key FROM source) AND stem NOT IN (SELECT stem(key) FROM source)"
-        ).fetchone()
+        lonely = (
+            "FROM mask WHERE key NOT IN (SELECT key FROM source) AND stem NOT IN (SELECT stem(key) FROM source)"
+        )
+        (self.unmatched,) = self._db.execute(f"SELECT count(*) {lonely}").fetchone()
+        self.unreadable = self._db.execute(f"SELECT key, problem {lonely} AND problem <> '' LIMIT 1").fetchone()
 
     def _each(self, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
         self._db.execute("BEGIN")
@@ -127,13 +132,14 @@ class Listing:
 
     def subtract_done(self, output: str, *, retry_failed: bool, options: dict[str, Any] | None = None) -> None:
         """Leaves out the sources that have a row of the same version in OUTPUT; `changed` counts those of another,
-        `damaged` are the units of parts that cannot be read, `committed` all that there are.
+        `damaged` are the units of parts that cannot be read, `committed` all that there are. gone: on `retry_failed`,
+        failed rows of what this INPUT no longer has, which are stale. What failed of another INPUT keeps its row.
         """
-        self.changed, self.damaged = 0, []
+        self.changed, self.damaged, self.gone, self.first_gone = 0, [], 0, ""
         self._db.execute("DELETE FROM done")
         self._db.execute("DELETE FROM earlier")
         self._db.execute("DELETE FROM stale")
-        columns = ["key", "source_version", "status", "output_name", "output_uri", "attempts", "unit"]
+        columns = ["key", "source_uri", "source_version", "status", "output_name", "output_uri", "attempts", "unit"]
         self.committed = Ledger(output, options).units()
         for batch in manifest.read(output, columns, units=self.committed, damaged=self.damaged, options=options):
             for row in batch.to_pylist():
@@ -180,9 +186,13 @@ class Listing:
         changed = known is not None and row["source_version"] != (
             known[0] if mask is None else f"{known[0]}|{mask.version}"
         )
-        # A failed row of what is no longer listed (a source that was deleted, a container that can be read by now) would
+        # A failed row of what INPUT no longer has (a source that was deleted, a container that can be read by now) would
         # stay for ever. What was restored stays, also when its source was deleted afterwards.
-        over = row["status"] == "failed" and (retry_failed or (known is None and self._is_container(row["key"])))
+        failed = row["status"] == "failed"
+        gone = failed and retry_failed and known is None and self._is_below(row["source_uri"])
+        over = gone or (failed and (self._is_container(row["key"]) if known is None else retry_failed))
+        if gone:
+            self.gone, self.first_gone = self.gone + 1, self.first_gone or row["key"]
         self.changed += changed
         if changed or over:
             stale = (row["unit"], row["key"], row["attempts"], row["output_uri"])
@@ -191,6 +201,10 @@ class Listing:
             self._db.execute(
                 "INSERT OR REPLACE INTO done VALUES (?,?,?)", (row["key"], row["output_name"], row["unit"])
             )
+
+    def _is_below(self, source_uri: str) -> bool:
+        """Whether this INPUT would have listed it, were it still there."""
+        return source_uri == self.root or source_uri.startswith(self.root.rstrip("/") + "/")
 
     def _is_container(self, key: str) -> bool:
         """Whether sources lie in `key`; those of an INPUT that is one archive do not name it in their keys."""

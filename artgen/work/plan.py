@@ -220,6 +220,10 @@ def prepare(
         say(
             f"{parts} of the manifest cannot be read, such as part-{unreadable[0]}.parquet: {units} will be done anew"
         )
+    if listed.gone and say is not None:
+        say(
+            f"{plural(listed.gone, 'failed row')} of what INPUT no longer holds, such as {listed.first_gone!r}: dropped"
+        )
     listed.drop_stale(output, options)
     return _write(listed, output, settings, listed.digest(), unit_images, options)
 

@@ -242,7 +242,10 @@ class Restoration:
             raise RestoreFailed(
                 f"its mask {entry.mask.key!r} is {mask_w}x{mask_h} and the image {w}x{h}: make them the same size"
             )
-        return picture, _white(drawn)
+        mask = _white(drawn)
+        if not mask.any():
+            notes.append("its mask has no white pixel: nothing was masked")
+        return picture, mask
 
     @staticmethod
     def _mask_of_alpha(picture: Picture, alpha: np.ndarray, notes: list[str]) -> tuple[Picture, np.ndarray]:

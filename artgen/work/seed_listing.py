@@ -17,7 +17,8 @@ class SeedListing:
     """As `listing.Listing`, of seeds: none is skipped, and none changes."""
 
     root = "seeds"
-    skipped = changed = masked = 0
+    skipped = changed = masked = gone = 0
+    first_gone = ""
     first_skipped: tuple[Skipped, ...] = ()
 
     def __init__(self, seeds: Seeds) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +15,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from artgen.commands import restore as restore_command
 from artgen.commands.restore import make_job, settings_of
 from artgen.config import RestoreConfig
+from artgen.console import Console
 from artgen.engines.local import Devices
+from artgen.errors import UsageError
 from artgen.report import page
 from tests import pictures
-from tests.runs import artgen_here, rows, tree
+from tests.runs import artgen, artgen_here, rows, tree
 
 IDENTITY = ("--model", "identity", "--engine", "local", "--workers", "1")
 WHITE = pictures.png(Image.new("L", (64, 48), 255))
@@ -188,3 +195,119 @@ def test_a_cpu_that_is_fast_at_bf16_is_told_of(
     result = artgen_here("restore", photos, tmp_path / "out", *IDENTITY, *flags)
     assert result.returncode == 0
     assert ("--precision bf16 restores several times as fast" in result.stderr + result.stdout) == told
+
+
+def test_masks_that_cannot_all_be_read_end_the_command_before_it_starts(photos: Path, tmp_path: Path) -> None:
+    whole = pictures.write_tar(tmp_path / "masks.tar", {f"{name}.png": WHITE for name in "abc"})
+    (tmp_path / "torn.tar").write_bytes(whole.read_bytes()[:1400])
+    refused = artgen_here("restore", photos, tmp_path / "out", *IDENTITY, "--masks", tmp_path / "torn.tar")
+    assert refused.returncode == 2
+    assert "torn.tar cannot be read whole, so images would go without theirs" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_masks_in_input_are_refused(photos: Path, tmp_path: Path) -> None:
+    masks = pictures.write_folder(photos / "masks", {"a.png": WHITE})
+    refused = artgen_here("restore", photos, tmp_path / "out", *IDENTITY, "--masks", masks)
+    assert refused.returncode == 2
+    assert "lies in INPUT" in refused.stderr
+
+
+def test_a_mask_without_white_is_told(photos: Path, tmp_path: Path) -> None:
+    black = pictures.png(Image.new("L", (64, 48), 1))  # as labels are written, 0 and 1
+    masks = pictures.write_folder(tmp_path / "masks", {"a.png": black, "b.png": WHITE, "c.png": WHITE})
+    assert artgen_here("restore", photos, tmp_path / "out", "--engine", "local", "--masks", masks).returncode == 0
+    notes = [row["notes"] for row in sorted(rows(tmp_path / "out"), key=lambda row: row["key"])]
+    assert ["its mask has no white pixel: nothing was masked" in note for note in notes] == [True, False, False]
+
+
+def test_input_is_listed_again_where_another_has_planned_meanwhile(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the other one has restored of a newer INPUT must not pass for stale."""
+    output = tmp_path / "out"
+    assert artgen_here("restore", photos, output, *IDENTITY).returncode == 0
+    real = restore_command.only_driver
+
+    @contextmanager
+    def another_was_here(*given: Any) -> Iterator[None]:
+        monkeypatch.setattr(restore_command, "only_driver", real)
+        newer = {"a.png": pictures.png(pictures.picture(7)), "d.png": pictures.png(pictures.picture(8))}
+        pictures.write_folder(photos, newer)
+        assert artgen_here("restore", photos, output, *IDENTITY).returncode == 0
+        before.update(tree(output / "images"), manifest=tree(output / "manifest"))
+        with real(*given):
+            yield
+
+    before: dict[str, Any] = {}
+    monkeypatch.setattr(restore_command, "only_driver", another_was_here)
+    config = RestoreConfig(input=str(photos), output=str(output), model="identity", engine="local", workers="1")
+    assert restore_command.restore(config, Console()) == 0
+    assert "INPUT is listed again" in capsys.readouterr().err
+    assert {**tree(output / "images"), "manifest": tree(output / "manifest")} == before
+    assert len(rows(output)) == 4
+
+
+def test_what_is_kept_beside_the_parts_of_the_manifest_is_none(photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert artgen_here("restore", photos, output, *IDENTITY).returncode == 0
+    [part] = (output / "manifest").iterdir()
+    part.rename(part.with_name(f"old-{part.name}"))
+    (output / "manifest" / f"._{part.name}").write_bytes(b"\0\5\x16\7 a macOS resource fork")
+    result = artgen_here("restore", photos, output, *IDENTITY)
+    assert result.returncode == 0, result.stderr
+    assert "3 images restored" in result.stdout
+    assert part.exists()
+
+
+def test_a_folder_that_cannot_be_listed_at_all_is_a_mistake_in_the_command(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below INPUT such a folder is a failed row. Root may list all, so the refusal is played."""
+    scandir = os.scandir
+
+    def refuse(place: Any) -> Any:
+        if place == str(photos):
+            raise PermissionError(errno.EACCES, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    config = RestoreConfig(input=str(photos), output=str(tmp_path / "out"), model="identity", engine="local")
+    with pytest.raises(UsageError, match=r"in': the folder cannot be listed: Permission denied"):
+        restore_command.restore(config, Console())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_password_in_an_address_is_refused(tmp_path: Path) -> None:
+    refused = artgen_here("restore", "http://bob:S3cretPw@127.0.0.1:9/a.png", tmp_path / "out", *IDENTITY)
+    assert refused.returncode == 2
+    assert "'http://127.0.0.1:9/a.png' has a user name or password in its address" in refused.stderr
+    assert "S3cretPw" not in refused.stderr + refused.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("status", "is a file where a folder is due"),
+        ("demo", "is a file where a folder is due"),
+        ("report", "holds no run"),
+    ],
+)
+def test_a_file_where_a_folder_is_due_is_a_mistake_in_the_command(command: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    refused = artgen_here(command, tmp_path / "file")
+    assert refused.returncode == 2, refused.stderr
+    assert f"file {said}" in refused.stderr
+
+
+def test_a_model_without_a_name_is_told_so(photos: Path, tmp_path: Path) -> None:
+    refused = artgen_here("restore", photos, tmp_path / "out", "--model", "")
+    assert refused.returncode == 2
+    assert "model '' is empty" in refused.stderr
+
+
+def test_any_bytes_in_a_path_can_be_told(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+    result = artgen("restore", photos, os.fsdecode(os.fsencode(tmp_path) + b"/out\xff"), *IDENTITY)
+    assert result.returncode == 0, result.stderr
+    assert "3 images restored" in result.stdout

@@ -68,17 +68,31 @@ def test_a_pair_of_files_belongs_together_whatever_their_names() -> None:
 
 
 def test_failed_rows_of_what_is_no_longer_listed(tmp_path: Path) -> None:
+    """Of another INPUT they stay: nobody has looked there this time."""
     kept = [("old.png", "ok"), ("gone.png", "failed"), ("b.ta", "failed")]
     containers = [("b.tar", "failed"), ("in.tar", "failed")]
-    manifest.write(str(tmp_path), UNIT, [row(key, unit=UNIT, status=status) for key, status in kept + containers])
+    failed = [row(key, unit=UNIT, status=status, source_uri="/x/in.tar") for key, status in kept + containers]
+    elsewhere = row("z.png", unit=UNIT, status="failed", source_uri="/x/in.tar.d/z.png")
+    manifest.write(str(tmp_path), UNIT, [*failed, elsewhere])
     with Listing("/x/in.tar", [source("a.png", "in"), source("b.tar/1.png", "in")]) as listed:
         listed.subtract_done(str(tmp_path), retry_failed=False)
         listed.drop_stale(str(tmp_path))
-        assert keys_of(tmp_path) == ["b.ta", "gone.png", "old.png"]
+        assert keys_of(tmp_path) == ["b.ta", "gone.png", "old.png", "z.png"]
+        assert listed.gone == 0
         listed.subtract_done(str(tmp_path), retry_failed=True)
         listed.drop_stale(str(tmp_path))
-        assert keys_of(tmp_path) == ["old.png"]
+        assert keys_of(tmp_path) == ["old.png", "z.png"]
+        assert (listed.gone, listed.first_gone) == (2, "gone.png")
         assert listed.count() == 2
+
+
+def test_the_rest_of_a_torn_archive_of_masks_is_none_of_the_masks() -> None:
+    torn = Source("masks.tar", "/masks.tar", "file", problem="the archive breaks off at byte 2048")
+    with Listing("/in", [source("a.png", "in")], [source("a.png", "masks"), torn]) as listed:
+        assert (listed.masked, listed.unmatched) == (1, 1)
+        assert listed.unreadable == ("masks.tar", "the archive breaks off at byte 2048")
+    with Listing("/in", [source("a.png", "in")], [source("a.png", "masks"), source("b.png", "masks")]) as listed:
+        assert listed.unreadable is None
 
 
 def keys_of(output: Path) -> list[str]:
