@@ -57,9 +57,8 @@ class GenerateJob:
         return weights.load_painter(model, self.model_options)
 
     def torch_threads(self, cores: int, threads: int) -> int:
-        """On a CPU as many passes run at once as there are threads, and share the cores: two of one thread each make a third
-        more pictures than one of two."""
-        return max(1, cores // threads) if self.device == "cpu" else cores
+        """On a CPU as many passes run at once as there are threads, each in one of torch (`inference.sample`)."""
+        return 1 if self.device == "cpu" else cores
 
     def open(self, model: Painter, threads: int, guards: GuardPool | None = None) -> Generation:
         return Generation(self, model, threads)

@@ -21,9 +21,6 @@ def _layers(widths: Sequence[int]) -> list[nn.Module]:
 class MlpGenerator(nn.Module):
     """Args: facts: the size and latent numbers. widths: of the hidden layers."""
 
-    # A product of large matrices is summed in an order that depends on the threads; convolutions here are not.
-    one_thread = True
-
     def __init__(self, facts: GanFacts, widths: Sequence[int] = (128, 256, 512, 1024)) -> None:
         super().__init__()
         self.shape = (facts.channels, facts.height, facts.width)

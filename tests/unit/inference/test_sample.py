@@ -19,9 +19,8 @@ PARAMS = {"mlp": {"widths": [32, 64]}, "dcgan": {"base": 8}, "r3": {"base": 16, 
 
 def painter(architecture: str = "r3", **changes) -> Painter:
     torch.manual_seed(0)
-    facts = GanFacts(
-        architecture, 28, 36, **{"channels": 3, "latent": 16, "params": PARAMS[architecture], **changes}
-    )
+    plain = {"height": 28, "width": 36, "channels": 3, "latent": 16, "params": PARAMS[architecture]}
+    facts = GanFacts(architecture, **{**plain, **changes})
     module = build_generator(facts)
     for weights in module.parameters():  # blocks start as the identity; here they must take part
         torch.nn.init.normal_(weights, std=0.2)
@@ -43,6 +42,23 @@ def test_a_picture_is_the_same_whatever_is_sampled_beside_it(architecture):
         assert np.array_equal(sample(model, [7]), together[[7]])
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("side", "latent", "base"), [(28, 1024, 16), (64, 64, 64)], ids=["a large product", "a transposed convolution"]
+)
+def test_the_bits_of_a_pass_do_not_depend_on_the_threads_of_torch(side, latent, base):
+    """Of floats, as a difference in the last bit shows in few of the bytes."""
+    model = painter("dcgan", height=side, width=side, latent=latent, params={"base": base})
+    z_BL, threads, found = latents(range(FORWARD_IMAGES), latent), torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 3, 5):
+            torch.set_num_threads(number)
+            found.append(sampling._pass(model, z_BL, None, FORWARD_IMAGES, torch.float32))
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], other) for other in found[1:])
 
 
 def test_a_latent_depends_on_its_seed_alone():
