@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SAMPLES = 10_000
 MOST_TOLD = 20
+_OF_THE_MACHINE = ("DecoderCrashed", "ImageTimeout", "SourceUnreadable")
+"""Why a picture was left out that may be read the next time: what was seen without it is not kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +218,8 @@ class Cache:
             return found, {"from": "cache", "file": place}
         self._say(f"looking at {len(reals.found.sources)} pictures of DATA")
         made = reference.Reference(self._look(reals, extractor), dict(reals.found.unusable), reals.found.changed)
-        self._write(place, reference.to_bytes(made))
+        if not any(why.startswith(_OF_THE_MACHINE) for why in made.unusable.values()):
+            self._write(place, reference.to_bytes(made))
         return made, {"from": "made now", "file": place}
 
     def _look(self, reals: Reals, extractor: Extractor) -> Seen:

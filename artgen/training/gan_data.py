@@ -50,7 +50,7 @@ class Reals(NamedTuple):
 class RealPictures:
     """pixels_NCHW: uint8. labels_N: int64 into `classes`, or None. changed: key -> what was done to make it fit;
     unusable: key -> why it was left out. listing: which pictures were kept, and their classes (`pictures.digest_of`).
-    size_rule: in words, where no size was set and the first picture's is not the one of all.
+    size_rule: in words, where no size was set and the first picture's is not the one of all, or others were fitted to it.
     """
 
     pixels_NCHW: Tensor
@@ -119,6 +119,15 @@ def load_real(
         raise UsageError(
             f"DATA holds {len(kept)} usable pictures{why}, fewer than batch_images {recipe.batch_images}; "
             "give more pictures or a smaller batch_images"
+        )
+    if len(kept) < 2:  # of which there is no variety to look at
+        raise UsageError("DATA holds 1 usable picture; give at least 2")
+    channels, height, width = pixels_NCHW.shape[1:]
+    fitted = sum(_fitted_to_first(recipe, channels, how) for how in changed.values())
+    if fitted and not rule:
+        rule = (
+            f"{fitted} of {len(kept)} pictures are fitted to the {width}x{height} pixels and {MODES[channels]} of "
+            f"{kept[0].key!r}, the first usable one (data.json has how); set height, width and channels for others"
         )
     pixels = torch.from_numpy(pixels_NCHW[: len(kept)])
     if not recipe.classes:
@@ -224,6 +233,14 @@ def fitted_picture(picture: Picture, height: int, width: int, channels: int) -> 
     pixels = fitted(picture, height, width, channels).pixels
     alpha = pixels[..., 3] if channels == 4 else None
     return replace(picture, pixels=np.ascontiguousarray(pixels[..., :3]), alpha=alpha, bits=8, metadata=Metadata())
+
+
+def _fitted_to_first(recipe: GanRecipe, channels: int, how: str) -> bool:
+    """Whether a picture was changed in what the recipe leaves to the first one."""
+    sized = "cropped" in how or "resized" in how
+    return (sized and not (recipe.height and recipe.width)) or (
+        f" to {MODES[channels]}" in how and not recipe.channels
+    )
 
 
 def _middle(size: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int]:

@@ -48,7 +48,7 @@ def _from_json(content: bytes, where: str) -> dict[str, str] | None:
             return None
         if any(isinstance(label, list | dict | float) for _, label in labels):
             raise ValueError("classes are numbers or names")
-        return {str(key): str(label) for key, label in labels}
+        return {str(key): str(label) for key, label in labels if label is not None}
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f'{where} is not understood ({type(error).__name__}: {error}); write {{"labels": [["a/1.png", 3], ...]}}, '

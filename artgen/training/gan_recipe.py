@@ -72,6 +72,7 @@ class GanRecipe:
     licence: str = ""
 
     def __post_init__(self) -> None:
+        check_range("seed", self.seed, -(2**63), 2**63 - 1)
         for name in ("latent", "batch_images", "images", "report_steps", "look_images", "penalty_every"):
             check_range(name, getattr(self, name), 1)
         check_range("metric_images", self.metric_images, 2)

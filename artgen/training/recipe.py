@@ -105,6 +105,7 @@ class RestorerRecipe:
     licence: str = ""
 
     def __post_init__(self) -> None:
+        check_range("seed", self.seed, -(2**63), 2**63 - 1)
         for name in ("patch_px", "batch_images", "steps", "report_steps", "validate_steps"):
             check_range(name, getattr(self, name), 1)
         for name in ("micro_images", "memory_megapixels", "holdout", "warmup_steps", "minutes", "weight_decay",

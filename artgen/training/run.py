@@ -71,8 +71,10 @@ def train_restorer(
     dtype = pick_dtype(recipe.precision, where)
     sources = list_sources(data, options)
     start_options = uri.options_for(recipe.start, options, (*parts_of(data), run))
-    state, facts = fresh(recipe, where, start_options)
+    state, facts = fresh(dataclasses.replace(recipe, start=""), where)
     resumed = load_checkpoint(state, run, options)
+    if recipe.start and not resumed:  # once there is a checkpoint, the weights that it began from may be gone
+        state, facts = fresh(recipe, where, start_options)
     check_agreement(state.step, where, rank)
     # What is newer is damaged: left there, it would pass for saved when the run comes to its step again.
     if resumed and rank.number == 0:

@@ -16,6 +16,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 from safetensors.torch import save_file
 
+from artgen.codecs.pool import GuardPool
+from artgen.errors import DecoderCrashed
 from artgen.metrics.classifier import Classifier, ClassifierFacts, Network
 from artgen.models.gans.weights import load_painter
 from artgen.work import picture_set
@@ -150,6 +152,27 @@ def test_the_cache_goes_by_the_pictures_themselves(kinds: Path, run: Path, tmp_p
     assert changed["cache"]["from"] == "made now"
     assert changed["real"]["images"] == COUNT
     assert changed["metrics"] != first["metrics"]
+
+
+def test_what_a_decoder_that_died_left_out_is_not_kept(
+    kinds: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the machine's fault, so the next run looks again."""
+    cache, decode = ("--cache", tmp_path / "cache"), GuardPool.decode
+    first = (kinds / "left" / "000.png").read_bytes()
+
+    def dies(self: GuardPool, content: bytes) -> Any:
+        if content == first:
+            raise DecoderCrashed("the decoder died")
+        return decode(self, content)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(GuardPool, "decode", dies)
+        facts, _ = evaluate(run, kinds, *cache, code=3)
+    assert "DecoderCrashed" in json.dumps(facts)
+    again, _ = evaluate(run, kinds, *cache)
+    assert again["cache"]["from"] == "made now"
+    assert again["real"]["images"] == COUNT
 
 
 @pytest.mark.slow

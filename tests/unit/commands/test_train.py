@@ -63,6 +63,7 @@ def test_a_recipe_that_cannot_be_trained_is_refused_before_anything_is_looked_at
         ('generator={"base": 0}', "'dcgan' has a layer without a single weight"),
         ("height=30", "cannot halve one of 30x28 pixels"),
         ("width=300", "width is 300; use 28 to 256"),
+        ("seed=18446744073709551616", "seed is 18446744073709551616; use"),
         ("discriminator={}", "'dcgan' has batch norm"),
     ],
 )

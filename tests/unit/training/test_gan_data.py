@@ -206,6 +206,21 @@ def test_pictures_of_many_sizes_are_fitted_to_the_first(tmp_path):
     assert load_real(str(tmp_path), recipe(model="dcgan", height=32, width=32)).size_rule == ""
 
 
+def test_what_the_first_picture_decides_for_others_is_told_before_the_first_step(tmp_path):
+    Image.new("L", (40, 32), 9).save(tmp_path / "0.png")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "1.png")
+    said = "1 of 2 pictures are fitted to the 40x32 pixels and L of '0.png', the first usable one"
+    assert load_real(str(tmp_path), recipe(model="dcgan")).size_rule.startswith(said)
+    assert "are fitted" in load_real(str(tmp_path), recipe(model="dcgan", height=32, width=32)).size_rule
+    assert load_real(str(tmp_path), recipe(model="dcgan", height=32, width=32, channels=1)).size_rule == ""
+
+
+def test_one_picture_is_too_few(tmp_path):
+    Image.new("L", (28, 28), 9).save(tmp_path / "0.png")
+    with pytest.raises(UsageError, match="holds 1 usable picture; give at least 2"):
+        load_real(str(tmp_path), recipe(batch_images=1))
+
+
 def test_data_that_memory_cannot_hold_is_refused_once_its_size_is_known(data, monkeypatch):
     decoded = []
     decode = GuardPool.decode

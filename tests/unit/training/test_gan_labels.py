@@ -54,6 +54,13 @@ def test_metadata_csv_and_pictures_without_a_class(data: Path) -> None:
     assert unusable == {"b/2.png": "it has no class in the dataset.json or metadata.csv of DATA"}
 
 
+def test_null_in_dataset_json_is_no_class(data: Path) -> None:
+    labels = [["a/1.png", 0], ["a/2.png", 1], ["b/1.png", None], ["b/2.png", 1]]
+    (data / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert found(data) == found(zipped(data)) == (("0", "1"), [0, 1, 1])
+    assert list(load_real(str(data), RECIPE).unusable) == ["b/1.png"]
+
+
 def test_folders_where_there_is_no_list_or_an_empty_one(data: Path) -> None:
     assert found(data) == found(zipped(data)) == (("a", "b"), [0, 0, 1, 1])
     (data / "dataset.json").write_text('{"labels": null}')

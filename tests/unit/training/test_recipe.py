@@ -38,6 +38,7 @@ def test_changes_and_files(tmp_path):
         ({"learning_rate": nan}, "learning_rate is nan"),
         ({"clip_norm": 0}, "clip_norm is 0"),
         ({"weight_decay": -0.1}, "weight_decay is -0.1; use 0 or more"),
+        ({"seed": 2**64}, "seed is 18446744073709551616; use"),
         ({"warmup_steps": -1}, "warmup_steps is -1"),
         ({"minutes": nan}, "minutes is nan"),
         ({"halflife_images": -1}, "halflife_images is -1"),

@@ -302,6 +302,11 @@ def test_a_run_may_begin_from_given_weights(data, tmp_path):
     begun = load_file(f"{first}/model.safetensors")
     for name, weight in load_file(f"{second}/model.safetensors").items():
         torch.testing.assert_close(weight, begun[name], rtol=0, atol=1e-6)
+    (tmp_path / "first" / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    train_restorer(data, second, dataclasses.replace(still, steps=2))  # the checkpoint holds all that it needs
+    with pytest.raises(UsageError, match="there is no model at"):
+        train_restorer(data, str(tmp_path / "new"), still)
+    (tmp_path / "elsewhere.safetensors").rename(tmp_path / "first" / "model.safetensors")
     with pytest.raises(UsageError, match="has other sizes than the recipe's model"):
         train_restorer(data, str(tmp_path / "third"), dataclasses.replace(still, params={**TINY, "blocks": 2}))
     with pytest.raises(UsageError, match="is a 'default', not a 'dncnn'"):
