@@ -35,6 +35,7 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
     dry_run = args.pop("dry_run", False)
     config, recipe = settings(args)
     check_places(config)
+    _check_kind(config, recipe)
     if recipe.start and not last_step(config.folder, config.storage_options):
         check_start(
             recipe, uri.options_for(recipe.start, config.storage_options, (*parts_of(config.data), config.folder))
@@ -66,6 +67,7 @@ def train_gan(args: dict[str, Any], console: Console) -> int:
     dry_run = args.pop("dry_run", False)
     config, recipe = settings(args, load_gan_recipe)
     check_places(config)
+    _check_kind(config, recipe)
     engine = _engine(config)
     check_workers(recipe, worker_range(config.workers) or (1, 1))
     images = len(list_sources(config.data, config.storage_options))
@@ -175,6 +177,21 @@ def check_places(config: TrainConfig) -> None:
         )
 
 
+def _check_kind(config: TrainConfig, recipe: RestorerRecipe | GanRecipe) -> None:
+    """Raises UsageError for the RUN of the other training, whose checkpoints would pass for damaged."""
+    kinds = {"restorer": "patch_px", "gan": "game"}  # a key that only the one's recipe has
+    held = uri.read_or_none(uri.join(config.folder, "recipe.json"), config.storage_options)
+    try:
+        keys = set(json.loads(held or b"{}"))
+    except ValueError:
+        return  # torn: it is written anew
+    other = "restorer" if isinstance(recipe, GanRecipe) else "gan"
+    if kinds[other] in keys:
+        raise UsageError(
+            f"RUN {uri.shown(config.folder)} is a run of `artgen train {other}`: choose another RUN (nothing was changed)"
+        )
+
+
 def _prepare(config: TrainConfig) -> None:
     atomic.check_writable(uri.join(config.folder, "_artgen"), config.storage_options)
     atomic.sweep(config.folder, config.storage_options)
@@ -212,7 +229,29 @@ def _run(
         return "interrupted"
     except RunError as error:
         return f"{type(error).__name__}: {error}"
+    except (RuntimeError, MemoryError) as error:
+        from artgen.inference.forward import no_memory
+
+        if not no_memory(error):
+            raise
+        return f"OutOfMemory: {_first_line(error)}; {_smaller(recipe)}, or another machine or --device"
     return "done"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).partition("\n")[0]
+
+
+def _smaller(recipe: RestorerRecipe | GanRecipe) -> str:
+    """What takes less memory."""
+    if isinstance(recipe, GanRecipe):
+        return (
+            f"take a smaller batch_images ({recipe.batch_images}), more shards ({recipe.shards}; one is computed at a time "
+            "on each core) or smaller pictures (height, width)"
+        )
+    return (
+        f"take a smaller micro_images ({recipe.micro_images}; 0: the whole batch) or patch_px ({recipe.patch_px})"
+    )
 
 
 def _train_here(config: TrainConfig, recipe: RestorerRecipe | GanRecipe, tell: Callable[[Any], None]) -> None:

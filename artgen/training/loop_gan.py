@@ -125,7 +125,7 @@ def train(
             # broken the steps is in the state, which must not become the one to go back to.
             due = state.step // recipe.look_steps * recipe.look_steps > max(state.good_step, state.flat_step)
             if due and not state.bad_in_a_row:
-                with lanes.halted():
+                with lanes.halted(), tally.paused():
                     look(state)
             elif state.seconds - saved_at >= 60 * recipe.checkpoint_minutes and not state.bad_in_a_row:
                 save(state)

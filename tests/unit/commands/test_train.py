@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from artgen.commands import train
 from artgen.commands.train import GanProgress, check_places, settings
 from artgen.console import Console
 from artgen.errors import RunError, StorageError, UsageError
@@ -18,7 +19,7 @@ from artgen.training.gan_recipe import gan_recipe_names, load_gan_recipe
 from artgen.training.pictures import shown_parts
 from artgen.training.recipe import TrainConfig
 from tests.pictures import files, write_folder
-from tests.runs import artgen_here
+from tests.runs import artgen_here, tree
 
 
 def test_a_report_of_a_gan_without_one_good_step_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,3 +178,35 @@ def test_a_run_that_ends_before_its_first_checkpoint_names_none(
     ended = artgen_here("train", "restorer", data, tmp_path / "run")
     assert ended.returncode == 1
     assert "it went astray; nothing is saved yet: the same command begins anew" in ended.stdout + ended.stderr
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "data", files(4))
+
+
+def test_a_run_of_the_other_training_is_refused_untouched(data: Path, tmp_path: Path) -> None:
+    small = ("--set", "steps=1", "--set", "batch_images=2", "--set", "patch_px=24", "--set", "holdout=0")
+    assert artgen_here("train", "restorer", data, tmp_path / "r", "--recipe", "dncnn", *small).returncode == 0
+    few = ("--set", "images=2", "--set", "batch_images=2", "--set", "shards=1")
+    before = tree(tmp_path / "r")
+    refused = artgen_here("train", "gan", data, tmp_path / "r", *few)
+    assert refused.returncode == 2
+    assert "is a run of `artgen train restorer`: choose another RUN" in refused.stderr
+    assert tree(tmp_path / "r") == before
+
+
+@pytest.mark.parametrize("kind", ["gan", "restorer"])
+def test_memory_that_ends_is_told_with_what_takes_less(
+    kind: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: 9 bytes\nat x"
+        )
+
+    monkeypatch.setattr(train, "_train_here", full)
+    ended = artgen_here("train", kind, data, tmp_path / kind, "--set", "batch_images=4")
+    assert ended.returncode == 1
+    assert "can't allocate memory: 9 bytes; take a smaller " in ended.stderr
+    assert "mistake of artgen" not in ended.stderr
