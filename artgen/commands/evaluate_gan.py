@@ -132,6 +132,11 @@ def _fakes(settings: Settings, device: str, threads: int) -> Fakes:
 
     options = uri.options_for(settings.model, settings.storage_options, (settings.data, settings.out or ""))
     if evaluation.are_pictures(settings.model, options):
+        if settings.truncation != 1.0 or settings.precision != "auto":
+            raise UsageError(
+                f"MODEL {uri.shown(settings.model)!r} is pictures, which --truncation and --precision cannot change; "
+                "give the generator, or leave both out"
+            )
         return evaluation.fakes_of_pictures(settings.model, settings.samples, options, threads)
     painter = load_painter(settings.model, options).to(device)
     seeds = range(settings.seed, settings.seed + settings.samples)

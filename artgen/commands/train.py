@@ -29,8 +29,9 @@ def train_restorer(args: dict[str, Any], console: Console) -> int:
     """
     from artgen.training.holdout import stretches
     from artgen.training.pictures import list_sources, parts_of
-    from artgen.training.run import check_start, read_skipped
+    from artgen.training.run import check_start
     from artgen.training.shards import check_workers
+    from artgen.training.skipped import read_skipped
 
     dry_run = args.pop("dry_run", False)
     config, recipe = settings(args)
@@ -295,9 +296,10 @@ class GanProgress:
         if "size_rule" in numbers:
             self._console.say(numbers["size_rule"])
         elif "rescued" in numbers:
+            gamma = f", gamma times {numbers['gamma_times']:g}" if "gamma_times" in numbers else ""
             self._console.say(
                 f"step {numbers['from_step']}: {numbers['rescued']}; back to step {numbers['step']}, learning rate times "
-                f"{numbers['rate_times']:g}, gamma times {numbers['gamma_times']:g}"
+                f"{numbers['rate_times']:g}{gamma}"
             )
         elif "fd_random" in numbers:
             self._console.say(

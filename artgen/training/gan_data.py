@@ -193,11 +193,12 @@ def listed(
 
 
 class Fitted(NamedTuple):
-    """pixels: uint8, H x W x C. changes: in words. before: the shape that it had, as of `shape_of`."""
+    """pixels: uint8, H x W x C. changes: in words. before: the shape that it had, as of `shape_of`. format: of its file."""
 
     pixels: np.ndarray
     changes: tuple[str, ...]
     before: Shape
+    format: str
 
 
 def fitted(picture: Picture, height: int, width: int, channels: int) -> Fitted:
@@ -225,7 +226,9 @@ def fitted(picture: Picture, height: int, width: int, channels: int) -> Fitted:
     if image.size != (width, height):
         changes.append(f"resized from {picture.pixels.shape[1]}x{picture.pixels.shape[0]}")
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return Fitted(np.array(image).reshape(height, width, channels), tuple(changes), shape_of(picture))
+    return Fitted(
+        np.array(image).reshape(height, width, channels), tuple(changes), shape_of(picture), picture.format
+    )
 
 
 def fitted_picture(picture: Picture, height: int, width: int, channels: int) -> Picture:

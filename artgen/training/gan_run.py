@@ -136,7 +136,7 @@ class Course:
         if from_first(float(slow), self.device, self.rank):
             state.flat_step = state.step
         else:
-            state.good_step = state.step
+            state.good_before, state.good_step = state.good_step, state.step
         if self.scribe is not None and seen is not None:
             state.most_diverse = max(state.most_diverse, seen.diversity)
             if state.best < 0 or seen.distance < state.best:

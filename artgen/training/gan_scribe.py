@@ -95,7 +95,9 @@ class GanScribe:
 
     def rescued(self, reason: str, from_step: int) -> None:
         """The state is that of an earlier step by now."""
-        state, now = self.state, {"rate_times": RESCUE_RATE, "gamma_times": RESCUE_GAMMA}
+        state, now = self.state, {"rate_times": RESCUE_RATE}
+        if self.recipe.gamma or self.recipe.gamma_end:
+            now["gamma_times"] = RESCUE_GAMMA
         self._say({"rescued": reason, "from_step": from_step, "step": state.step, "rescues": state.rescues, **now})
 
     def end(self) -> None:

@@ -82,8 +82,8 @@ class Pictures:
 
     At most `kept_pixels` pixels (1 or 3 bytes each) stay in memory, the least recently used are dropped and decoded
     again when their turn comes in the next epoch. smallest_px: images with a shorter side are left out.
-    `unusable` says of every image left out so far why. Images that cannot be read or decoded never raise; a store
-    that fails does (StorageError).
+    `unusable` says of every image left out so far why; one that turns out to be usable is taken from it. Images that cannot
+    be read or decoded never raise; a store that fails does (StorageError).
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class Pictures:
         except ImageError as error:
             return self._leave_out(number, f"{type(error).__name__}: {error}")
         self._keep(number, pixels)
+        self.unusable.pop(source.key, None)  # as an earlier run may have found it, before it was mended
         return pixels
 
     def _leave_out(self, number: int, reason: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from artgen.models import registry
 from artgen.models.spec import Facts
 from artgen.models.weights import load
 from artgen.records import Source
-from artgen.storage import atomic, uri
+from artgen.storage import uri
 from artgen.training.data import Crops, nothing_usable
 from artgen.training.holdout import hold_out, stretches
 from artgen.training.loop_restorer import Report, TrainState, train
@@ -39,6 +38,7 @@ from artgen.training.rank import (
 )
 from artgen.training.recipe import RestorerRecipe
 from artgen.training.scribe import Scribe, facts_of_data, log_line
+from artgen.training.skipped import Skipped, read_skipped
 from artgen.training.state import checkpoints, difference, forget_after, load_checkpoint, save_checkpoint
 
 MOST_ROLLBACKS = 5
@@ -79,7 +79,8 @@ def train_restorer(
     # What is newer is damaged: left there, it would pass for saved when the run comes to its step again.
     if resumed and rank.number == 0:
         forget_after(state.step, run, options)
-    parts = _divide(sources, run, recipe, where, rank, options)
+    skipped = Skipped(run, rank, options)
+    parts = _divide(sources, run, recipe, where, rank, skipped, options)
     memory = recipe.memory_megapixels * 1_000_000
     with Pictures(
         parts.kept, recipe.patch_px, kept_pixels=memory, options=options, threads=rank.threads
@@ -95,20 +96,15 @@ def train_restorer(
                 facts_of_data(data, sources, parts.kept), pictures=len(parts.kept), held_out=len(parts.held),
                 resumed_at=state.step if resumed else -1,
             )  # fmt: skip
-            pictures.unusable.update(parts.unusable)
         if resumed:  # what it came upon before; it may not come to all of them again
-            listed = {source.key for source in sources}
-            before = _read_skipped(run, rank.number, options)
-            pictures.unusable.update({key: why for key, why in before.items() if key in listed})
-        told = 0
+            trained_on = {source.key for source in parts.kept}
+            pictures.unusable.update({key: why for key, why in skipped.before.items() if key in trained_on})
+        pictures.unusable.update(parts.unusable)
 
         def on_report(numbers: Mapping[str, float]) -> None:
-            nonlocal told
-            if told < len(pictures.unusable):
-                told = len(pictures.unusable)
-                _write_skipped(run, rank.number, pictures.unusable, options)
+            skipped.tell(pictures.unusable)
             if scribe is not None:
-                scribe.report({**numbers, "skipped_pictures": told})
+                scribe.report({**numbers, "skipped_pictures": len(pictures.unusable)})
 
         def on_save(saved: TrainState) -> None:
             if scribe is not None:
@@ -128,8 +124,7 @@ def train_restorer(
             report=on_report, save=on_save, go_back=on_bad_steps, rank=rank.number, world=rank.world,
             add_up=rank.add_up, dtype=dtype, threads=rank.threads,
         )  # fmt: skip
-        if told < len(pictures.unusable):
-            _write_skipped(run, rank.number, pictures.unusable, options)
+        skipped.tell(pictures.unusable)
     if scribe is not None:
         scribe.end()
     return uri.join(run, "model.safetensors")
@@ -145,8 +140,14 @@ class Parts(NamedTuple):
 
 
 def _divide(
-    sources: Sequence[Source], run: str, recipe: RestorerRecipe, device: torch.device, rank: Rank, options: uri.Options | None,
-) -> Parts:  # fmt: skip
+    sources: Sequence[Source],
+    run: str,
+    recipe: RestorerRecipe,
+    device: torch.device,
+    rank: Rank,
+    skipped: Skipped,
+    options: uri.Options | None,
+) -> Parts:
     """Rank 0 looks which pictures can be held out and tells the others. Raises UsageError where no picture can be used."""
     told = [-1.0] * (len(stretches(len(sources), recipe.holdout)) + 1)
     held: list[np.ndarray] = []
@@ -157,7 +158,7 @@ def _divide(
             unusable = pictures.unusable
         told[: len(numbers)], told[-1] = numbers, float(rest)
         if not (held or rest):
-            _write_skipped(run, 0, unusable, options)
+            skipped.tell(unusable)
     *told, rest = gathered(told, device, rank)[0]
     if rest > 0:
         return Parts([source for number, source in enumerate(sources) if number not in told], held, unusable)
@@ -274,21 +275,3 @@ def _advice(recipe: RestorerRecipe, run: str, options: uri.Options | None, *, we
         "trained with, begin a new RUN with its model.safetensors as `start`; if they are not, it is broken: remove "
         f"{uri.shown(uri.join(run, 'checkpoints', kept[-1]))}, {again}"
     )
-
-
-def _write_skipped(run: str, rank: int, unusable: Mapping[str, str], options: uri.Options | None) -> None:
-    text = json.dumps(dict(sorted(unusable.items())), indent=1, ensure_ascii=False)
-    atomic.write(uri.join(run, "skipped", f"rank-{rank}.json"), text.encode(), options)
-
-
-def _read_skipped(run: str, rank: int, options: uri.Options | None) -> dict[str, str]:
-    return json.loads(uri.read_or_none(uri.join(run, "skipped", f"rank-{rank}.json"), options) or b"{}")
-
-
-def read_skipped(run: str, options: uri.Options | None = None) -> dict[str, str]:
-    """Images that could not be used, by key, and why; of all ranks."""
-    folder = uri.join(run, "skipped")
-    skipped = {}
-    for name in uri.names(folder, options):
-        skipped.update(json.loads(uri.read_or_none(uri.join(folder, name), options) or b"{}"))
-    return dict(sorted(skipped.items()))

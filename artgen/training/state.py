@@ -13,7 +13,7 @@ import dataclasses
 import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251 (the exception only; torch's weights-only reader raises it)
@@ -88,16 +88,18 @@ def save_numbers(state: Any, run: str, options: uri.Options | None = None) -> No
     atomic.write(place, json.dumps(_numbers(state)).encode(), options, fsync=True)
 
 
-def load_state(state: Any, run: str, options: uri.Options | None = None, *, step: int | None = None) -> bool:
-    """Fills the dataclass from the newest checkpoint that can be read, or from that of `step`.
+def load_state(
+    state: Any, run: str, options: uri.Options | None = None, *, steps: Collection[int] | None = None
+) -> bool:
+    """Fills the dataclass from the newest checkpoint that can be read, of those of `steps` where they are given.
 
     Numbers that a checkpoint of an earlier version does not know stay as they are. False when the run has no
-    checkpoint, or not that one. Raises UsageError when the checkpoint is of another architecture or optimizer, RunError
+    checkpoint, or none of those. Raises UsageError when the checkpoint is of another architecture or optimizer, RunError
     when none of them can be read.
     """
     found = checkpoints(run, options)
-    if step is not None:
-        found = [name for name in found if name == _name(step)]
+    if steps is not None:
+        found = [name for name in found if name in map(_name, steps)]
     parts = _parts(state)
     for name in reversed(found):
         place = uri.join(run, "checkpoints", name)

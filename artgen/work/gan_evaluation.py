@@ -23,7 +23,7 @@ from artgen.records import Source
 from artgen.storage import archive, uri
 from artgen.training.gan_data import Shape, listed
 from artgen.training.gan_labels import classes_of
-from artgen.work.picture_set import Found, Seen, content_hash, drawn, first_shape, listing_hash, spread
+from artgen.work.picture_set import Found, Seen, common_shape, content_hash, drawn, listing_hash, spread
 
 LEAST_PICTURES = NEIGHBOURS + 1
 
@@ -92,7 +92,7 @@ def fakes_of_pictures(model: str, images: int, options: uri.Options | None = Non
     if not sources:
         raise UsageError(f"MODEL {uri.shown(model)!r} is no generator and holds no picture; give one or the other")
     chosen = [sources[number] for number in spread(len(sources), images)]
-    found = Found(chosen, first_shape(chosen, options), fit=False, options=options, threads=threads)
+    found = Found(chosen, common_shape(chosen, options, threads), fit=False, options=options, threads=threads)
     told = {
         "model": uri.shown(model),
         "listing_sha256": listing_hash(chosen, [""] * len(chosen)),

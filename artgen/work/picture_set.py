@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ from artgen.metrics.sets import Statistics, merged, statistics
 from artgen.models.gans.spec import MODES, Painter
 from artgen.records import Source
 from artgen.storage import archive, uri
-from artgen.training.gan_data import Shape, decoded, shape_of
+from artgen.training.gan_data import Fitted, Shape, decoded, shape_of
 
 BATCH_IMAGES = 256
 MOST_COMPARED = 10_000
@@ -55,7 +56,7 @@ class Found:
             if isinstance(outcome, ImageError):
                 self.unusable[source.key] = f"{type(outcome).__name__}: {outcome}"
                 continue
-            if not self.fit and outcome.before != self.shape:
+            if not (self.fit or outcome.before == self.shape or _lost_alpha(outcome, self.shape)):
                 raise UsageError(
                     f"the pictures of MODEL differ: {source.key!r} is {_in_words(outcome.before)}, the first is "
                     f"{_in_words(self.shape)}; give pictures of one generator, all of one size and mode"
@@ -75,18 +76,30 @@ def _in_words(shape: Shape) -> str:
     return f"{width}x{height} {MODES[channels]}"
 
 
-def first_shape(sources: Iterable[Source], options: Mapping[str, Any] | None) -> Shape:
-    """Of the first picture that can be used. Raises UsageError when none can."""
-    found: list[Shape] = []
+def _lost_alpha(picture: Fitted, shape: Shape) -> bool:
+    """WebP drops an alpha channel that is opaque everywhere, so a generator of RGBA leaves files of RGB among the others."""
+    return picture.format == "WEBP" and picture.before == (*shape[:2], 3) and shape[2] == 4
 
-    def wanted(_: Source, picture: Any) -> Shape:
-        found.append(shape_of(picture))
-        return found[0]
 
-    for _ in decoded(sources, wanted, options, 1):
-        if found:
-            return found[0]
-    raise UsageError("MODEL holds no picture that can be read; give a generator or pictures that one made")
+def common_shape(sources: Iterable[Source], options: Mapping[str, Any] | None, threads: int) -> Shape:
+    """Of the first picture that can be used; with alpha where it may have lost it and another one has it (`_lost_alpha`).
+
+    Raises UsageError when none can be used.
+    """
+    shape: Shape | None = None
+    with closing(decoded(sources, lambda _, picture: shape_of(picture), options, threads)) as stream:
+        for _, outcome in stream:
+            if isinstance(outcome, ImageError):
+                continue
+            shape = shape or outcome.before
+            with_alpha = (*shape[:2], 4)
+            if outcome.before == with_alpha:
+                return with_alpha
+            if not _lost_alpha(outcome, with_alpha):
+                return shape
+    if shape is None:
+        raise UsageError("MODEL holds no picture that can be read; give a generator or pictures that one made")
+    return shape
 
 
 def drawn(

@@ -107,6 +107,13 @@ def test_seed_and_truncation_reach_the_sampler(run: Path, output: Path, tmp_path
     assert others[3] > narrow[3]
 
 
+@pytest.mark.parametrize("flag", [("--truncation", "0.5"), ("--precision", "bf16")])
+def test_flags_that_cannot_change_pictures_are_refused(output: Path, flag: tuple[str, str]) -> None:
+    result = artgen_here("evaluate", "gan", output, output, *flag)
+    assert result.returncode == 2
+    assert "is pictures, which --truncation and --precision cannot change" in result.stderr
+
+
 def test_pictures_against_pictures_and_what_is_unusable(kinds: Path, run: Path, tmp_path: Path) -> None:
     data = write_kinds(tmp_path / "in", {"left": 60, "right": 60, "top": 40}, seed=1)
     (data / "left" / "broken.png").write_bytes(b"\x89PNG no more")

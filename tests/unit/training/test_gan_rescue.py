@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from artgen.errors import UsageError
+from artgen.errors import RunError, UsageError
 from artgen.models.gans.spec import GanFacts
 from artgen.training import loop_gan
 from artgen.training.gan_recipe import GanRecipe
 from artgen.training.gan_run import MOST_RESCUES, fresh, train_gan
-from artgen.training.gan_state import GanState, load_gan
+from artgen.training.gan_state import GanState, go_back, load_gan
 from artgen.training.gan_watch import Look, Watch, trouble
 from artgen.training.journal import read_log
 from artgen.training.loop_gan import apply
@@ -159,6 +159,37 @@ def test_figures_of_other_pictures_are_no_reason_to_go_back(data: str, healthy: 
     assert "of 32 pictures" in end["measured"]
 
 
+def damage(run: Path, step: int) -> None:
+    place = run / "checkpoints" / f"step-{step:08d}" / "generator.safetensors"
+    place.write_bytes(place.read_bytes()[:-50])
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_can_still_go_back(data: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_gan(data, str(run), recipe(images=800, look_images=400, checkpoint_minutes=0.0))
+    assert checkpoints(run) == [f"step-{step:08d}" for step in (50, 99, 100)]  # 99 names 50 as the good one
+    damage(run, 100)
+    with pytest.raises(Killed):
+        train_gan(data, str(run), recipe(rate=1e6, images=1200), report=kill)
+    assert [line["step"] for line in rescues(run)] == [50]
+    assert checkpoints(run)[-1] == "step-00000050"
+
+
+def test_where_the_good_checkpoint_is_damaged_the_good_one_before_is_gone_back_to(
+    healthy: Path, tmp_path: Path
+) -> None:
+    run, state = tmp_path / "run", start()
+    shutil.copytree(healthy, run)
+    assert load_gan(state, str(run))
+    assert (state.step, state.good_step, state.good_before) == (250, 250, 200)
+    damage(run, 250)
+    go_back(state, str(run))
+    assert (state.step, state.good_step, state.rescues) == (200, 200, 1)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(RunError, match="the checkpoint of step 150 and 200 is gone from"):
+        go_back(state, str(run))
+
+
 class Killed(Exception):
     pass
 
@@ -181,6 +212,7 @@ def test_losses_that_are_not_finite_are_taken_back(data: str, tmp_path: Path) ->
     lines = rescues(run)
     assert lines[0]["rescued"] == "20 steps in a row were not finite"
     assert lines[0]["step"] == 0 < lines[0]["from_step"] < 30
+    assert "gamma_times" not in lines[0], "twice no penalty is none"
     assert position(run)["step"] == 30
     assert all(tensor.isfinite().all() for tensor in load_file(run / "model.safetensors").values())
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,8 +28,9 @@ from artgen.training.mixtures import DEFAULT_WEIGHTS
 from artgen.training.pictures import Pictures, digest_of, list_sources
 from artgen.training.rank import Rank, pick_device, pick_dtype
 from artgen.training.recipe import RestorerRecipe, load_recipe
-from artgen.training.run import _divide, fresh, go_back, read_skipped, train_restorer
+from artgen.training.run import _divide, fresh, go_back, train_restorer
 from artgen.training.scribe import facts_of_data
+from artgen.training.skipped import Skipped, read_skipped
 from artgen.training.state import checkpoints, load_checkpoint, save_checkpoint
 from artgen.training.tally import Tally
 from artgen.training.validate import tasks_of, validate
@@ -340,14 +342,35 @@ def test_unusable_pictures_are_left_out_and_named(data, tmp_path):
     assert (found[6] == 100).all()
 
 
-def test_what_was_left_out_stays_told_when_a_run_goes_on(data, tmp_path):
+def test_what_was_left_out_stays_told_until_it_can_be_used(data, tmp_path, monkeypatch):
     run = tmp_path / "run"
     train_restorer(data, str(run), recipe(holdout=0, steps=2))
     (run / "skipped").mkdir()
-    (run / "skipped" / "rank-0.json").write_text('{"3.png": "ImageTimeout: 300 s", "gone.png": "DecodeFailed: no"}')
+    told = {f"{number}.png": "DecodeFailed: no" for number in range(5)}
+    told |= {"new.png": "ImageTimeout: 300 s", "gone.png": "DecodeFailed: no"}
+    (run / "skipped" / "rank-0.json").write_text(json.dumps(told))
+    (run / "skipped" / "rank-3.json").write_text('{"3.png": "DecodeFailed: of a rank that is no more"}')
+    shutil.copy(Path(data) / "0.png", Path(data) / "new.png")
+    monkeypatch.setattr("artgen.training.data.epoch_order", lambda *_: np.array([3, 4, 3, 4, 3, 4]))
     train_restorer(data, str(run), recipe(holdout=0, steps=4))
-    assert read_skipped(str(run)) == {"3.png": "ImageTimeout: 300 s"}
-    assert log_of(run)[-1]["skipped_pictures"] == 1
+    assert read_skipped(str(run)) == {key: told[key] for key in ("0.png", "1.png", "2.png", "new.png")}
+    assert log_of(run)[-1]["skipped_pictures"] == 4
+    assert [path.name for path in (run / "skipped").iterdir()] == ["rank-0.json"]
+
+
+def test_ranks_take_over_what_those_before_have_told(tmp_path):
+    folder = tmp_path / "skipped"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"rank-{number}.json").write_text(json.dumps({f"{number}.png": "no", "all.png": f"{number}"}))
+    (folder / "notes.txt").write_text("mine")
+    told = [Skipped(str(tmp_path), Rank(number, 2), None) for number in range(2)]
+    assert told[0].before == {"0.png": "no", "2.png": "no", "4.png": "no", "all.png": "0"}
+    assert told[1].before == {"1.png": "no", "3.png": "no", "all.png": "1"}
+    for one in told:
+        one.tell(one.before)
+    assert sorted(path.name for path in folder.iterdir()) == ["notes.txt", "rank-0.json", "rank-1.json"]
+    assert read_skipped(str(tmp_path)) == {**{f"{number}.png": "no" for number in range(5)}, "all.png": "1"}
 
 
 @pytest.mark.parametrize("error", [DecoderCrashed("killed"), ImageTimeout("slow")])
@@ -438,7 +461,8 @@ def test_a_rank_divides_data_as_the_first_one_says(data):
     def add_up(flat: torch.Tensor) -> None:
         flat[:3] += torch.tensor([1.0, 3.0, 1.0])  # rank 0 holds out 1 and 3, and another one can be used
 
-    told = _divide(list_sources(data), "", recipe(), torch.device("cpu"), Rank(1, 2, add_up), None)
+    rank = Rank(1, 2, add_up)
+    told = _divide(list_sources(data), "", recipe(), torch.device("cpu"), rank, Skipped(data, rank, None), None)
     assert [source.key for source in told.kept] == ["0.png", "2.png", "4.png"]
     assert told.held == []
 

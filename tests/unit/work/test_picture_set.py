@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from dataclasses import replace
@@ -9,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from artgen.errors import StorageError
+from artgen.errors import StorageError, UsageError
 from artgen.metrics import extractors
 from artgen.records import Source
 from artgen.storage import archive
 from artgen.training.gan_data import listed
 from artgen.work import picture_set, reference
-from artgen.work.picture_set import content_hash, listing_hash, look_at, spread
+from artgen.work.picture_set import Found, common_shape, content_hash, listing_hash, look_at, spread
 from tests import pictures
 
 PIXELS = torch.randint(0, 256, (60, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -129,3 +131,37 @@ def test_what_decides_a_reference_is_in_its_key() -> None:
     facts = {"data": "x", "shape": (28, 28, 1), "images": 9, "extractor": "y", "device": "cpu"}
     keys = {reference.key_of({**facts, name: "other"}) for name in facts} | {reference.key_of(facts)}
     assert len(keys) == 6
+
+
+def webp(alpha: int | None) -> bytes:
+    picture, file = Image.new("RGB", (32, 28), (90, 60, 30)), io.BytesIO()
+    if alpha is not None:
+        picture.putalpha(alpha)
+    picture.save(file, "WEBP", lossless=True)
+    return file.getvalue()
+
+
+def found_in(folder: Path) -> Found:
+    sources = listed(str(folder), False, None)[0]
+    return Found(sources, common_shape(sources, None, 2), fit=False)
+
+
+def test_a_picture_whose_opaque_alpha_webp_has_dropped_is_one_of_a_set_with_alpha(tmp_path: Path) -> None:
+    pictures.write_folder(
+        tmp_path, {"0.webp": b"RIFF", "1.webp": webp(255), "2.webp": webp(None), "3.webp": webp(100)}
+    )
+    found = found_in(tmp_path)
+    assert found.shape == (28, 32, 4)
+    (pixels,) = found.batches()
+    assert pixels[:, :, 0, 0].tolist() == [[90, 60, 30, 255]] * 2 + [[90, 60, 30, 100]]
+    assert found.unusable.keys() == {"0.webp"}
+    (tmp_path / "3.webp").unlink()
+    assert found_in(tmp_path).shape == (28, 32, 3)
+
+
+def test_pictures_that_differ_otherwise_are_refused(tmp_path: Path) -> None:
+    pictures.write_folder(tmp_path, {"1.webp": webp(100), "2.png": pictures.png(Image.new("RGB", (32, 28)))})
+    with pytest.raises(UsageError, match=r"'2.png' is 32x28 RGB, the first is 32x28 RGBA"):
+        next(found_in(tmp_path).batches())
+    with pytest.raises(UsageError, match="holds no picture that can be read"):
+        common_shape([], None, 1)
