@@ -58,22 +58,24 @@ def encode_pngs(pixels_NHWC: np.ndarray, alpha_NHW: np.ndarray | None, metadata:
 
 
 def _header(pixels: np.ndarray, alpha: np.ndarray | None) -> tuple[bytes, int]:
-    """The body of IHDR (PNG 1.2, section 4.1.1), and the bytes of a pixel. Raises as `encode_png`."""
+    """Signature and IHDR (PNG 1.2, section 4.1.1), and the bytes of a pixel. Raises as `encode_png`."""
     height, width, channels = _checked(pixels, alpha)
     colour_type = _COLOUR_TYPE[channels, alpha is not None]
     header = struct.pack(">IIBBBBB", width, height, pixels.dtype.itemsize * 8, colour_type, 0, 0, 0)
-    return header, (channels + (alpha is not None)) * pixels.dtype.itemsize
+    return b"".join((_SIGNATURE, *_chunk(b"IHDR", header))), (
+        channels + (alpha is not None)
+    ) * pixels.dtype.itemsize
 
 
 def _file(header: bytes, metadata: Metadata, filtered: Iterable[np.ndarray]) -> bytes:
     """filtered: rows with their filter's number, top to bottom in bands."""
-    chunks = [_SIGNATURE, *_chunk(b"IHDR", header), *_metadata(metadata)]
+    chunks = [header, *_metadata(metadata)]
     deflate = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _WINDOW_BITS)
     for rows in filtered:
         if part := deflate.compress(np.ascontiguousarray(rows)):
             chunks += _chunk(b"IDAT", part)
     chunks += _chunk(b"IDAT", deflate.flush())
-    chunks += _chunk(b"IEND", b"")
+    chunks.append(_END)
     return b"".join(chunks)
 
 
@@ -149,3 +151,6 @@ def _chunk(kind: bytes, body: bytes) -> tuple[bytes, bytes, bytes]:
         body,
         struct.pack(">I", isal_zlib.crc32(body, isal_zlib.crc32(kind))),
     )
+
+
+_END = b"".join(_chunk(b"IEND", b""))

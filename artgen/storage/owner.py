@@ -14,11 +14,19 @@ def this_host() -> str:
 
     What a machine left before it was started anew is another's: it goes by age, or by want of a sign of life.
     """
+    return hashlib.sha256(f"{platform.node()} {_numbering()} {_boot()}".encode()).hexdigest()[:8]
+
+
+@lru_cache(maxsize=1)
+def _numbering() -> str:
+    """Of processes, as this one sees them: its own never changes, that of a child may be another."""
     try:
-        processes = os.readlink("/proc/self/ns/pid")
+        return os.readlink("/proc/self/ns/pid")
     except OSError:  # no Linux
-        processes = ""
-    return hashlib.sha256(f"{platform.node()} {processes} {_boot()}".encode()).hexdigest()[:8]
+        return ""
+
+
+os.register_at_fork(after_in_child=_numbering.cache_clear)
 
 
 @lru_cache(maxsize=1)

@@ -152,6 +152,25 @@ def test_killed_at_any_moment_leaves_the_old_or_the_new_file(tmp_path):
         assert len(set(data)) == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_no_temporary_name_comes_twice_not_even_in_a_forked_process():
+    code = """if True:
+    import os
+    from artgen.storage import atomic
+    names = [atomic._temporary_name() for _ in range(3)]
+    if os.fork() == 0:
+        print(*names, *(atomic._temporary_name() for _ in range(3)), flush=True)
+        os._exit(0)
+    os.wait()
+    print(*(atomic._temporary_name() for _ in range(3)))
+    """
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    numbers = [name.rpartition("-")[2] for name in told.split()]
+    assert len(numbers) == len(set(numbers)) == 9
+
+
 @pytest.mark.parametrize("count", [3, atomic._WHOLE_DISK_FROM])
 def test_few_and_many_files_are_synced(tmp_path: Path, count: int) -> None:
     names, disk = [f"{n % 3}/{n}" for n in range(count)], atomic.Disk(str(tmp_path))
