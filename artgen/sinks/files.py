@@ -13,7 +13,7 @@ FOLDER = "images"
 
 
 class Files:
-    """Writes every picture at `add`: a redone unit writes the same bytes to the same names."""
+    """Writes every picture at `add`, from any thread: a redone unit writes the same bytes to the same names."""
 
     def __init__(self, output_uri: str, options: Mapping[str, Any] | None) -> None:
         self._output_uri = output_uri
@@ -23,10 +23,10 @@ class Files:
 
     def add(self, name: str, data: bytes, row: Row) -> str:
         """One atomic put; returns `images/<name>`. Raises StorageError."""
-        where = f"{FOLDER}/{name}"
-        atomic.write(uri.join(self._output_uri, where), data, self._options)
-        self._written.append(where)
-        return where
+        place = where(name)
+        atomic.write(uri.join(self._output_uri, place), data, self._options)
+        self._written.append(place)
+        return place
 
     def commit(self) -> None:
         """Nothing is left to publish, but the rows that come next must not outlive the pictures. Raises StorageError."""
@@ -38,6 +38,11 @@ class Files:
     def abort(self) -> None:
         """Pictures that are written stay: the unit is redone and replaces them."""
         self._disk.close()
+
+
+def where(name: str) -> str:
+    """The output_uri of a picture, relative to OUTPUT."""
+    return f"{FOLDER}/{name}"
 
 
 def open(output_uri: str, unit_id: str, options: Mapping[str, Any] | None = None) -> Files:

@@ -1,7 +1,8 @@
 """The one function that does units, whoever carries them: images in, rows out, committed in one step each.
 
-Images of all units flow through one pool of threads, so a worker never idles at the end of a unit; results are taken
-in order, so the bytes of every part are the same however the threads ran.
+Images of all units flow through one pool of threads, so a worker never idles at the end of a unit; a picture that is a file
+of its own is written by the thread that made it, so that a slow store takes many at once. Results are taken in order, so the
+bytes of every part are the same however the threads ran.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from artgen.errors import RunError
 from artgen.records import Entry, Outcome, Row, Unit
 from artgen.sinks import files, manifest, parquet, shards
+from artgen.sinks.base import Sink
 from artgen.work import plan
 
 if TYPE_CHECKING:
     from artgen.codecs.pool import GuardPool
 
-SINKS = {"png": files, "parquet": parquet, "webdataset": shards}
+SINKS = {"parquet": parquet, "webdataset": shards}
+"""Of many pictures in one file; `--to png` is `files`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,9 @@ def run(
     part behind. `stop` is then called to end the images under way, which this waits for.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="artgen-image") as pool:
-        flowing = _flow(units, pool, maker, 2 * threads)
+        begun: deque[_Begun] = deque()
         try:
-            for unit, made in flowing:
+            for unit, made in _flow(units, begun, pool, maker, publish, 2 * threads):
                 yield _commit(unit, made, publish, on_image)
         except BaseException:
             if stop is not None:
@@ -114,19 +117,31 @@ def run(
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            for unit in begun:
+                unit.abort()
+
+
+class _Begun(NamedTuple):
+    """A unit some of whose images are under way. pictures: where they go with `--to png`."""
+
+    unit: Unit
+    pictures: files.Files | None
+
+    def abort(self) -> None:
+        if self.pictures is not None:
+            self.pictures.abort()
 
 
 def _flow(
-    units: Iterable[Unit], pool: ThreadPoolExecutor, maker: Maker, window: int
-) -> Iterator[tuple[Unit, Iterator[Made]]]:  # fmt: skip
-    """Each unit with its results; images of later units start while those of earlier ones end."""
+    units: Iterable[Unit], begun: deque[_Begun], pool: ThreadPoolExecutor, maker: Maker, publish: Publish, window: int
+) -> Iterator[tuple[_Begun, Iterator[Made]]]:  # fmt: skip
+    """Each unit with its results; images of later units, which stand in `begun`, start while those of earlier ones end."""
     waiting: deque[Future[list[Made]]] = deque()
-    units_begun: deque[Unit] = deque()
-    upcoming = _calls(units, units_begun, maker.at_once)
+    upcoming = _calls(units, begun, publish, maker.at_once)
 
     def fill() -> None:
-        while len(waiting) < window and (entries := next(upcoming, None)) is not None:
-            waiting.append(pool.submit(maker.make, entries))
+        while len(waiting) < window and (call := next(upcoming, None)) is not None:
+            waiting.append(pool.submit(_make, maker, *call))
 
     def results(unit: Unit) -> Iterator[Made]:
         for _ in range(0, len(unit.entries), maker.at_once):
@@ -134,42 +149,64 @@ def _flow(
             yield from waiting.popleft().result()
 
     fill()
-    while units_begun:
-        unit = units_begun.popleft()
-        yield unit, results(unit)
+    while begun:
+        first = begun.popleft()
+        yield first, results(first.unit)
         fill()
 
 
-def _calls(units: Iterable[Unit], begun: deque[Unit], at_once: int) -> Iterator[Sequence[Entry]]:
-    """The entries of one call after the other, none of two units."""
+def _calls(
+    units: Iterable[Unit], begun: deque[_Begun], publish: Publish, at_once: int
+) -> Iterator[tuple[Sequence[Entry], files.Files | None]]:
+    """The entries of one call after the other, none of two units, and where their pictures go."""
     for unit in units:
-        begun.append(unit)
+        pictures = files.open(publish.output, unit.id, publish.options) if "png" in publish.to else None
+        begun.append(_Begun(unit, pictures))
         for start in range(0, len(unit.entries), at_once):
-            yield unit.entries[start : start + at_once]
+            yield unit.entries[start : start + at_once], pictures
 
 
-def _commit(unit: Unit, made: Iterator[Made], publish: Publish, on_image: Callable[[Row], None] | None) -> Outcome:
-    sinks = [SINKS[name].open(publish.output, unit.id, publish.options) for name in SINKS if name in publish.to]
+def _make(maker: Maker, entries: Sequence[Entry], pictures: files.Files | None) -> list[Made]:
+    made = maker.make(entries)
+    if pictures is not None:
+        for entry, one in zip(entries, made, strict=True):
+            if one.data is not None:
+                pictures.add(entry.name, one.data, one.row)
+    return made
+
+
+def _commit(
+    begun: _Begun, made: Iterator[Made], publish: Publish, on_image: Callable[[Row], None] | None
+) -> Outcome:
+    unit, pictures = begun
+    sinks: list[Sink] = []
     rows: list[Row] = []
     try:
+        for name in SINKS:
+            if name in publish.to:
+                sinks.append(SINKS[name].open(publish.output, unit.id, publish.options))
         for entry, result in zip(unit.entries, made, strict=True):
-            row = result.row
+            row, uris = result.row, []
             if result.data is None and publish.on_error == "stop":
                 raise stopped(row)
-            uris = [] if result.data is None else [sink.add(entry.name, result.data, row) for sink in sinks]
+            if result.data is not None:
+                uris = [] if pictures is None else [files.where(entry.name)]
+                uris += [sink.add(entry.name, result.data, row) for sink in sinks]
             row = row._replace(unit=unit.id, output_uri=uris[0] if uris else None)
             rows.append(row)
             if on_image is not None:
                 on_image(row)
         _check_plan(publish)
-        if "png" in publish.to:
+        if pictures is not None:
             # An attempt that died before its rows may have left a picture, of a source that has changed or is too slow now.
             for entry, row in zip(unit.entries, rows, strict=True):
                 if row.status == "failed":
-                    files.remove(publish.output, f"{files.FOLDER}/{entry.name}", publish.options)
+                    files.remove(publish.output, files.where(entry.name), publish.options)
+            pictures.commit()
         for sink in sinks:
             sink.commit()
     except BaseException:
+        begun.abort()
         for sink in sinks:
             sink.abort()
         raise

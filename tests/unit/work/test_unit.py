@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from artgen.errors import RunError
 from artgen.records import Entry, Row, Source, Unit
 from artgen.sinks import manifest
+from artgen.storage import atomic
 from artgen.work import unit
 from artgen.work.unit import Made, Publish
 from tests import pictures
@@ -92,6 +95,42 @@ def test_a_maker_is_given_what_it_does_at_once_and_never_entries_of_two_units(tm
         ["000", "001", "002"], ["003", "004", "005"], ["006"], ["007", "008"], ["009", "010", "011"],
     ]  # fmt: skip
     assert [row["key"] for row in rows(tmp_path)] == [f"{n:03d}" for n in range(12)]
+
+
+def test_a_slow_store_takes_pictures_of_all_threads_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2, timeout=30)
+    write = atomic.write
+
+    def slow(place: str, *rest: Any, **settings: Any) -> None:
+        if "/images/" in place:
+            both.wait()  # a BrokenBarrierError where one is written after the other
+        write(place, *rest, **settings)
+
+    monkeypatch.setattr(atomic, "write", slow)
+    list(unit.run(units([3, 5]), Maker(), Publish(str(tmp_path), ("png",)), threads=2))
+    assert [row["output_uri"] for row in rows(tmp_path)] == [f"images/{n:03d}.png" for n in range(8)]
+    assert len(list((tmp_path / "images").iterdir())) == 8
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="Linux only")
+def test_units_that_were_begun_keep_nothing_open(tmp_path: Path) -> None:
+    """Of a run that ends early, by an error and by a caller that has had enough, and of one that ends well."""
+
+    def open_here() -> list[str]:
+        places = (Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))
+        return [place for place in (os.readlink(p) for p in places if p.is_symlink()) if str(tmp_path) in place]
+
+    publish = Publish(str(tmp_path), ("png", "parquet", "webdataset"), on_error="stop")
+    list(unit.run(units([2, 2]), Maker(), publish, threads=2))
+    with pytest.raises(RunError, match="001"):
+        list(unit.run(units([1] * 9), Maker(bad={"001"}), publish, threads=4))
+    early = unit.run(units([1] * 9), Maker(), publish, threads=4)
+    next(early)
+    assert open_here() != []
+    early.close()
+    assert open_here() == []
 
 
 def test_threads_do_not_change_bytes(tmp_path: Path) -> None:
