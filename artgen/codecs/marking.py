@@ -20,7 +20,13 @@ _LASTING = {
     "algorithmicMedia",
 }
 
-_quoted = lru_cache(maxsize=256)(quoteattr)  # all but the prompt are the same in every picture of a run
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
+
+
+@lru_cache(maxsize=256)  # all but the prompt are the same in every picture of a run
+def _quoted(text: str) -> str:
+    return quoteattr(_NOT_XML.sub("\ufffd", text))
+
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"

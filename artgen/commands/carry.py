@@ -46,7 +46,7 @@ def carry(
     finally:
         console.end()
     if ended == "done":
-        drop_uncommitted(config.output, config.storage_options)
+        drop_uncommitted(plan, config.storage_options)
         traces.clear(config.output, config.storage_options)
     run = runlog.run_facts(engine.name, job.device, tally, started, time.monotonic() - clock, ended)
     facts = {"name": uri.shown(job.model), "sha256": job.model_sha256, "facts": asdict(model.facts)}
@@ -54,12 +54,15 @@ def carry(
     return conclude(plan, config, run, console)
 
 
-def drop_uncommitted(output: str, options: dict[str, Any] | None) -> None:
-    """Removes parts and shards of units without rows: a process died between its sinks and its rows, and a later plan has
-    given its pictures to other units.
+def drop_uncommitted(plan: Plan, options: dict[str, Any] | None) -> None:
+    """Removes pictures, parts and shards of units without rows: a process died between its sinks and its rows, and a later plan
+    has given its pictures to other units, or is of other ones.
     """
-    from artgen.sinks import parquet, shards
+    from artgen.sinks import files, parquet, shards
 
+    output = plan.output
+    for name in traces.forsaken(plan, options):
+        files.remove(output, files.where(name), options)
     found = {
         uri.join(output, sink.FOLDER, name): unit
         for sink in (parquet, shards)

@@ -14,6 +14,7 @@ import numpy as np
 from artgen import config
 from artgen.codecs.guard import Guard
 from artgen.commands.damage import check_strength
+from artgen.commands.places import check_writable
 from artgen.config import IMAGE_TIMEOUT_S, check_limits
 from artgen.console import Console
 from artgen.errors import StorageError, UsageError
@@ -83,7 +84,7 @@ def evaluate_restorer(args: dict[str, Any], console: Console) -> int:
             console.result({**told, "pictures": listed, "damage": damage, "peers": not settings.no_peers})
             return 0
         if settings.out is not None:
-            atomic.check_writable(settings.out, options)
+            check_writable(settings.out, "", options, "--out")
         with archive.Reader(options, indexes) as reader, Guard(max_pixels, settings.image_timeout or None) as guard:
             found = _sources(data, options, indexes, whole=images is None)
             pictures = islice(

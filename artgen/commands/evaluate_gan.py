@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from artgen.commands.places import check_writable
 from artgen.config import load
 from artgen.console import Console
 from artgen.errors import StorageError, UsageError
@@ -94,7 +95,7 @@ def evaluate_gan(args: dict[str, Any], console: Console) -> int:
         console.result(_plan(settings, fakes, reals, device))
         return 0
     if settings.out is not None:
-        atomic.check_writable(settings.out, options)
+        check_writable(settings.out, "", options, "--out")
     cache = Cache(settings, console)
     extractor = _extractor(settings, reals, cache, device)
     reference, kept = cache.reference(reals, extractor, device)

@@ -6,7 +6,14 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from artgen.commands.carry import carry, open_engine
-from artgen.commands.places import check_output, clear_output, credentials_of, left_to_do, options_of_model
+from artgen.commands.places import (
+    check_apart,
+    check_output,
+    clear_output,
+    credentials_of,
+    left_to_do,
+    options_of_model,
+)
 from artgen.config import EXTENSIONS, GenerateConfig
 from artgen.console import Console
 from artgen.errors import ArtgenError, UsageError
@@ -62,10 +69,12 @@ def generate(config: GenerateConfig, console: Console, *, dry_run: bool = False)
 
 
 def check_data(config: GenerateConfig) -> None:
-    """Each part of --data must hold a picture: the report, which looks for it, is made last of all. Raises UsageError."""
+    """Each part of --data must hold a picture: the report, which looks for it, is made last of all. And it must lie apart from
+    OUTPUT, or the run's own pictures would be found among it. Raises UsageError."""
     from artgen.training.pictures import parts_of
 
     for part in parts_of(config.data) if config.data is not None else ():
+        check_apart(config.output, {"--data": part})
         try:
             found = any(isinstance(item, Source) for item in archive.scan(part, config.storage_options))
         except ArtgenError as error:

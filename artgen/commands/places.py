@@ -109,19 +109,21 @@ def check_output(config: RunConfig) -> None:
     check_writable(config.output, "_artgen", config.storage_options)
 
 
-def check_writable(output: str, folder: str, options: uri.Options | None) -> None:
-    """Makes `folder` in OUTPUT and tries to write to it. Raises UsageError, which names OUTPUT and not what was tried."""
+def check_writable(output: str, folder: str, options: uri.Options | None, name: str = "OUTPUT") -> None:
+    """Makes `folder` in OUTPUT and tries to write to it. name: what the command calls OUTPUT. Raises UsageError, which names
+    OUTPUT and not what was tried.
+    """
     try:
-        atomic.check_writable(uri.join(output, folder), options)
+        atomic.check_writable(uri.join(output, folder) if folder else output, options)
     except UsageError as error:
         failed = error.__cause__
         if not isinstance(failed, StorageError | OSError):
             raise
         reason = failed.__cause__ or failed
         full = isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EDQUOT)
-        fix = "free some space or choose another OUTPUT" if full else _ELSEWHERE
+        fix = f"free some space or choose another {name}" if full else _ELSEWHERE
         raise UsageError(
-            f"OUTPUT {uri.shown(output)} cannot be written to: {uri.explain(reason)}; {fix}"
+            f"{name} {uri.shown(output)} cannot be written to: {uri.explain(reason)}; {fix}"
         ) from error
 
 

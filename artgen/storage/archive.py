@@ -59,9 +59,12 @@ def scan(
     max_bytes: members of a .zip that declare more are refused, which saves unpacking them; all else is for
     Reader.read to refuse. See `most_bytes`.
     exclude: a folder that is not listed (OUTPUT inside INPUT). label: what the command calls INPUT.
+    Of an OUTPUT of artgen its pictures alone are listed, once, with keys below their folder.
     Raises UsageError at once when INPUT does not exist or cannot be one, StorageError when a store fails.
     """
     root = listing.resolve(input_uri, options, label)
+    if not root.alone and root.pattern is None and uris.exists(uris.join(input_uri, "_artgen"), options):
+        root = listing.resolve(_pictures_in(input_uri, options, label), options, label)
     if root.alone:
         item = next(listing.items(root))
         found = kind.of(item.name)
@@ -71,6 +74,17 @@ def scan(
                 f"({item.skip or 'by its extension'}); give an image, a folder, a .tar, .tar.gz, .zip or .parquet"
             )
     return _scan(root, Reader(options, cache_dir, keeps=keeps), max_bytes, exclude)
+
+
+def _pictures_in(output: str, options: uris.Options | None, label: str) -> str:
+    """The folder of pictures in an OUTPUT of artgen, which may hold them in several forms. Raises UsageError."""
+    names = uris.names(output, options)
+    for name in ("images", "parquet", "shards"):
+        if name in names:
+            return uris.join(output, name)
+    raise UsageError(
+        f"{label} {uris.shown(output)!r} is of artgen and holds no restored or generated pictures; give a folder of pictures"
+    )
 
 
 def _scan(root: listing.Root, reader: Reader, max_bytes: int, exclude: str) -> Generator[Source | Skipped]:

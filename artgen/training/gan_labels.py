@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from artgen.errors import StorageError, UsageError
+from artgen.models.gans.spec import is_text
 from artgen.storage import uri
 
 LISTS = ("dataset.json", "metadata.csv")
@@ -48,6 +49,8 @@ def _from_json(content: bytes, where: str) -> dict[str, str] | None:
             return None
         if any(isinstance(label, list | dict | float) for _, label in labels):
             raise ValueError("classes are numbers or names")
+        if wrong := [label for _, label in labels if not is_text(str(label))]:
+            raise ValueError(f"the class {wrong[0]!r} is no text")
         return {str(key): str(label) for key, label in labels if label is not None}
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from artgen import config
 from artgen.errors import UsageError
-from artgen.models.gans.spec import LARGEST_PX, SMALLEST_PX
+from artgen.models.gans.spec import LARGEST_PX, MOST_LATENT, SMALLEST_PX
 from artgen.training.recipe import SHIPPED, check_range, find_recipe, recipe_names
 
 # A folder of their own: a recipe called `default` trains a restorer.
@@ -73,7 +73,8 @@ class GanRecipe:
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, -(2**63), 2**63 - 1)
-        for name in ("latent", "batch_images", "images", "report_steps", "look_images", "penalty_every"):
+        check_range("latent", self.latent, 1, MOST_LATENT)
+        for name in ("batch_images", "images", "report_steps", "look_images", "penalty_every"):
             check_range(name, getattr(self, name), 1)
         check_range("metric_images", self.metric_images, 2)
         for name in ("shards", "minutes", "gamma", "gamma_end", "halflife_images", "checkpoint_minutes"):

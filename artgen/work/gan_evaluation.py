@@ -87,8 +87,7 @@ def fakes_of_pictures(model: str, images: int, options: uri.Options | None = Non
 
     Raises UsageError: no picture, or none that can be read.
     """
-    place = _pictures_in(model, options)
-    sources = [item for item in archive.scan(place, options) if isinstance(item, Source)]
+    sources = [item for item in archive.scan(model, options, label="MODEL") if isinstance(item, Source)]
     if not sources:
         raise UsageError(f"MODEL {uri.shown(model)!r} is no generator and holds no picture; give one or the other")
     chosen = [sources[number] for number in spread(len(sources), images)]
@@ -99,16 +98,6 @@ def fakes_of_pictures(model: str, images: int, options: uri.Options | None = Non
         "listed": len(sources),
     }
     return Fakes(found.shape, len(chosen), found.batches, told, lambda: found.unusable)
-
-
-def _pictures_in(model: str, options: uri.Options | None) -> str:
-    if any(sign in model for sign in "*?[") or not uri.exists(uri.join(model, "_artgen"), options):
-        return model
-    names = uri.names(model, options)
-    for name in ("images", "parquet", "shards"):
-        if name in names:
-            return uri.join(model, name)
-    raise UsageError(f"MODEL {uri.shown(model)!r} is an OUTPUT of artgen without pictures; generate some first")
 
 
 @dataclass

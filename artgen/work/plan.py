@@ -172,8 +172,7 @@ def current(output: str, options: dict[str, Any] | None = None) -> Plan | None:
     found = current_hash(output, options)
     if found is None:
         return None
-    facts = _read_json(uri.join(output, "_artgen", f"plan-{found}", PLAN), options)
-    return None if facts is None else Plan(output=output, **facts)
+    return _read_plan(output, f"plan-{found}", options)
 
 
 def current_hash(output: str, options: dict[str, Any] | None = None) -> str | None:
@@ -187,8 +186,17 @@ def all_plans(output: str, options: dict[str, Any] | None = None) -> Iterator[Pl
     for name in uri.names(uri.join(output, "_artgen"), options):
         if not name.startswith("plan-"):
             continue
-        if (facts := _read_json(uri.join(output, "_artgen", name, PLAN), options)) is not None:
-            yield Plan(output=output, **facts)
+        if (found := _read_plan(output, name, options)) is not None:
+            yield found
+
+
+def _read_plan(output: str, folder: str, options: dict[str, Any] | None) -> Plan | None:
+    place = uri.join(output, "_artgen", folder, PLAN)
+    facts = _read_json(place, options)
+    try:
+        return None if facts is None else Plan(output=output, **facts)
+    except TypeError as error:  # more or fewer facts than this version knows
+        raise StorageError(f"{uri.shown(place)!r} is damaged or of another version ({error}): {_ANEW}") from error
 
 
 def prepare(

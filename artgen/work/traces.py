@@ -12,8 +12,10 @@ from contextlib import suppress
 from typing import Any
 
 from artgen.errors import StorageError
+from artgen.records import Entry
+from artgen.sinks import manifest
 from artgen.storage import atomic, uri
-from artgen.storage.ledger import is_unit
+from artgen.storage.ledger import Ledger, is_unit
 from artgen.work import plan as plans
 from artgen.work.plan import Plan, PlanReader, UnitRef
 
@@ -74,9 +76,9 @@ def suspects(plan: Plan, refs: list[UnitRef], options: dict[str, Any] | None = N
     """Those of the units that are still to be done whose images were under way when an earlier run died. Its plan may have
     been another, of an archive that has grown since: then the keys tell. Raises StorageError.
     """
-    left = {name.partition(".")[0] for name in uri.names(_folder(plan.output), options) if is_unit(name)}
+    left = _left(plan.output, options)
     here = {unit for unit in left if plan.ref_of(unit) is not None}
-    keys = _keys(plan, left - here, options) if left - here else set()
+    keys = {entry.source.key for entry in _entries(plan, left - here, options)}
     if not keys:
         return [ref for ref in refs if ref.unit in here]
     reader = PlanReader(plan.folder, options)
@@ -92,13 +94,31 @@ def clear(output: str, options: dict[str, Any] | None = None) -> None:
     uri.remove(_folder(output), options)
 
 
-def _keys(plan: Plan, units: set[str], options: dict[str, Any] | None) -> set[str]:
-    """Of the images of units of earlier plans, as far as those plans can be read."""
-    found: set[str] = set()
+def forsaken(plan: Plan, options: dict[str, Any] | None = None) -> set[str]:
+    """Names of pictures that a process which died may have written for an earlier plan, and that no row has: those of its
+    units under way, where this plan is of other images. Raises StorageError.
+    """
+    committed = {unit.partition(".")[0] for unit in Ledger(plan.output, options).units()}
+    dead = {unit for unit in _left(plan.output, options) - committed if plan.ref_of(unit) is None}
+    found = {entry.name for entry in _entries(plan, dead, options)}
+    damaged: list[str] = []
+    if found:
+        for batch in manifest.read(plan.output, ["output_name"], damaged=damaged, options=options):
+            found.difference_update(batch.column(0).to_pylist())
+    return set() if damaged else found  # which may name them
+
+
+def _left(output: str, options: dict[str, Any] | None) -> set[str]:
+    return {name.partition(".")[0] for name in uri.names(_folder(output), options) if is_unit(name)}
+
+
+def _entries(plan: Plan, units: set[str], options: dict[str, Any] | None) -> list[Entry]:
+    """Of units of earlier plans, as far as those plans can be read."""
+    found: list[Entry] = []
     with suppress(StorageError):
-        for other in plans.all_plans(plan.output, options):
+        for other in plans.all_plans(plan.output, options) if units else ():
             for ref in filter(None, map(other.ref_of, units)):
-                found.update(entry.source.key for entry in PlanReader(other.folder, options).load(ref).entries)
+                found += PlanReader(other.folder, options).load(ref).entries
     return found
 
 

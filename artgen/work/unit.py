@@ -158,8 +158,12 @@ def _flow(
 def _calls(
     units: Iterable[Unit], begun: deque[_Begun], publish: Publish, at_once: int
 ) -> Iterator[tuple[Sequence[Entry], files.Files | None]]:
-    """The entries of one call after the other, none of two units, and where their pictures go."""
+    """The entries of one call after the other, none of two units, and where their pictures go.
+
+    Raises RunError as `_check_plan`, before anything is written of a unit.
+    """
     for unit in units:
+        _check_plan(publish)
         pictures = files.open(publish.output, unit.id, publish.options) if "png" in publish.to else None
         begun.append(_Begun(unit, pictures))
         for start in range(0, len(unit.entries), at_once):

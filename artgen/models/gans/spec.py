@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from artgen.errors import UsageError
 
 SMALLEST_PX, LARGEST_PX = 28, 256
+MOST_LATENT = 1 << 16
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Of a generator's pictures, by channels, in Pillow's words."""
 
@@ -24,7 +25,7 @@ class GanFacts:
     """Facts of a generator, kept as JSON under the key `artgen_generator` in its safetensors header.
 
     height, width: of its pictures in pixels, 28..256. channels: 1 (grey), 3 (RGB) or 4 (RGBA).
-    latent: normal numbers that a picture is made of. classes: names by class number; empty without classes.
+    latent: normal numbers that a picture is made of, 1..65536. classes: names by class number; empty without classes.
     Raises UsageError for sizes and channels that no architecture makes.
     """
 
@@ -44,8 +45,8 @@ class GanFacts:
                 raise UsageError(f"{name} is {side}; generators make {SMALLEST_PX} to {LARGEST_PX} pixels a side")
         if self.channels not in MODES:
             raise UsageError(f"channels is {self.channels}; use 1 (grey), 3 (RGB) or 4 (RGBA)")
-        if self.latent < 1:
-            raise UsageError(f"latent is {self.latent}; it must be at least 1")
+        if not 1 <= self.latent <= MOST_LATENT:
+            raise UsageError(f"latent is {self.latent}; use 1 to {MOST_LATENT}")
 
     def to_json(self) -> str:
         """Keys are sorted: the same facts are the same text."""
@@ -57,12 +58,36 @@ class GanFacts:
 
     @staticmethod
     def from_json(text: str) -> GanFacts:
-        """Raises ValueError for no JSON object, TypeError for keys that this version does not know."""
+        """Raises ValueError for no JSON object and values of another type, TypeError for keys that this version does not
+        know, UsageError as the facts themselves."""
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError(f"they are a JSON {type(values).__name__}, not an object")
+        for key, kind in _KINDS.items():
+            value = values.get(key, kind())
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"{key} is {value!r}, not a JSON {_IN_JSON[kind]}")
+        for name in values.get("classes", ()):
+            if not isinstance(name, str) or not is_text(name):
+                raise ValueError(f"a class is called {name!r}, which is no text")
         values["classes"] = tuple(values.get("classes", ()))
         return GanFacts(**values)
+
+
+_KINDS: dict[str, type] = {
+    "architecture": str, "height": int, "width": int, "channels": int, "latent": int, "classes": list, "params": dict,
+    "licence": str, "card": str,
+}  # fmt: skip
+_IN_JSON = {int: "integer", list: "array", dict: "object", str: "string"}
+
+
+def is_text(name: str) -> bool:
+    """Whether the name of a class can be written as UTF-8, as manifests want it: half of a surrogate pair cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Painter:

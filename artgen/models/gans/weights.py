@@ -84,10 +84,10 @@ def painter_from(data: bytes, name: str) -> Painter:
         facts = GanFacts.from_json(text)
     except (ValueError, TypeError) as error:
         raise UsageError(f"the facts of {name!r} cannot be read ({error}); a newer artgen may know them") from error
-    module = build_generator(facts)
     try:
+        module = build_generator(facts)
         module.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, IndexError, OverflowError) as error:  # torch's own, also of a width of -3
         raise UsageError(
             f"the weights in {name!r} do not fit the generator {facts.architecture!r} with {facts.params!r} "
             f"that their header names: {error}"

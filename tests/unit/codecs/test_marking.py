@@ -220,3 +220,11 @@ def test_a_gif_holds_the_mark_and_plays_on(mode: str) -> None:
             film.seek(number)
             assert np.array_equal(np.array(film.convert("RGB")), np.array(before.convert("RGB")))
             assert film.info["duration"] == 80
+
+
+def test_a_name_with_characters_that_xml_has_not_leaves_the_mark_readable() -> None:
+    name = "a\x01b\ufffe\ud800 <&> \U0001f600"
+    mark = Mark("trainedAlgorithmicMedia", "artgen", "1", f"class {name}")
+    xmp, notes = merged(packet(mark), Mark("algorithmicallyEnhanced", "artgen", "1"))
+    assert (xmp, notes) == (packet(mark), ()), "still drawn by a machine"
+    assert "a\ufffdb\ufffd\ufffd &lt;&amp;&gt; \U0001f600" in xmp.decode()

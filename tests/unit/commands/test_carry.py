@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from artgen.commands.carry import drop_uncommitted
 from artgen.sinks import manifest, parquet, shards
+from artgen.work.plan import Plan
 from tests import pictures
 from tests.outputs import png, row
 from tests.runs import artgen_here, rows
@@ -27,7 +29,7 @@ def test_parts_of_units_without_rows_go_and_all_else_stays(tmp_path: Path) -> No
             manifest.write(str(tmp_path), unit, [row(unit, unit=unit)])
     for name in ("shards/notes.txt", "shards/train-000.tar", "parquet/part-00000.parquet"):
         (tmp_path / name).write_text("mine")
-    drop_uncommitted(str(tmp_path), None)
+    drop_uncommitted(Plan(str(tmp_path), "89abcdef01234567", 0, 0, 1, "", {}, ""), None)
     assert sorted(path.name for path in (tmp_path / "parquet").iterdir()) == [
         "part-00000.parquet",
         "part-0123abcd-000000.parquet",
@@ -39,6 +41,30 @@ def test_parts_of_units_without_rows_go_and_all_else_stays(tmp_path: Path) -> No
         "notes.txt",
         "train-000.tar",
     ]
+
+
+def test_pictures_of_a_plan_that_died_go_where_the_next_is_of_others(tmp_path: Path) -> None:
+    """A process is killed within its first units, its sources are renamed, and the same command ends well."""
+    names = ("a.png", "b.png", "c.png", "d.png")
+    source = pictures.write_folder(tmp_path / "in", {name: pictures.png(pictures.picture(1)) for name in names})
+    output = tmp_path / "out"
+    command = ("restore", source, output, *IDENTITY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "write", lambda *_: os._exit(9))
+        child = os.fork()
+        if child == 0:
+            artgen_here(*command)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    left = {path.name for path in (output / "images").iterdir()}
+    assert "a.png" in left
+    pictures.write_folder(output / "images", {"mine.png": b"of somebody"})
+    for name in ("a.png", "b.png"):
+        (source / name).rename(source / f"new-{name}")
+    assert artgen_here(*command).returncode == 0
+    assert sorted(path.name for path in (output / "images").iterdir()) == [
+        "c.png", "d.png", "mine.png", "new-a.png", "new-b.png",
+    ]  # fmt: skip
+    assert not (output / "_artgen" / "begun").exists()
 
 
 def test_an_interrupted_overwrite_goes_on_and_a_finished_one_starts_anew(tmp_path: Path) -> None:

@@ -91,11 +91,11 @@ def test_a_generator_is_its_own_output_whatever_holds_it(run: Path, output: Path
     }  # fmt: skip
     assert (facts["extractor"]["name"], facts["extractor"]["figure"]) == ("random", "fd_random")
     assert facts["pairs"]["real"] == facts["pairs"]["fake"] == COUNT
-    for model in (output, output / "parquet"):
-        found, _ = evaluate(model, output / "images", *cache)
+    for model, data in ((output, output / "images"), (output / "parquet", output)):
+        found, _ = evaluate(model, data, *cache)
         # The same pictures, though perhaps in another order.
         assert figures(found) == pytest.approx(figures(facts), rel=1e-6, abs=1e-6), model
-        assert found["fake"]["listed"] == COUNT
+        assert found["fake"]["listed"] == found["real"]["listed"] == COUNT, "each picture of an OUTPUT once"
 
 
 def test_seed_and_truncation_reach_the_sampler(run: Path, output: Path, tmp_path: Path) -> None:

@@ -204,6 +204,17 @@ def test_training_pictures_may_lie_in_several_places(run: Path, output: Path, tm
     assert "2 training pictures" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_training_pictures_and_output_must_lie_apart(run: Path, output: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(output / "images", tmp_path / "data")
+    for place, told in (
+        (data / "out", f"OUTPUT {data}/out lies in --data {data}"),
+        (tmp_path, f"--data {data} lies in OUTPUT"),
+    ):
+        result = artgen_here("generate", run, place, "--seeds", "0-3", "--overwrite", "--data", data)
+        assert (result.returncode, told in result.stderr) == (2, True), result.stderr
+    assert not (data / "out").exists()
+
+
 def test_a_dry_run_tells_the_plan_and_starts_nothing(run: Path, tmp_path: Path) -> None:
     result = artgen_here("generate", run, tmp_path / "out", "--seeds", "0-999999999", "--dry-run", "--json")
     told = json.loads(result.stdout)

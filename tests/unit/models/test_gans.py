@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 import torch
@@ -165,6 +166,19 @@ def test_files_that_are_no_generator_are_refused():
         painter_from(save({"a": torch.zeros(2)}, {"artgen_generator": "[1]"}), "x.safetensors")
     with pytest.raises(UsageError, match="do not fit the generator 'r3'"):
         painter_from(save({"a": torch.zeros(2)}, {"artgen_generator": facts().to_json()}), "x.safetensors")
+    for change, message in (
+        ({"params": [1]}, r"params is \[1\], not a JSON object"),
+        ({"architecture": ["x"]}, r"architecture is \['x'\], not a JSON string"),
+        ({"height": 28.0}, "height is 28.0, not a JSON integer"),
+        ({"channels": True}, "channels is True, not a JSON integer"),
+        ({"latent": 10**9}, "latent is 1000000000; use 1 to 65536"),
+        ({"classes": [1, 2]}, "a class is called 1, which is no text"),
+        ({"classes": ["a", "\ud800"]}, r"a class is called '\\ud800', which is no text"),
+        ({"architecture": "dcgan", "params": {"base": -3}}, "do not fit the generator 'dcgan' with {'base': -3}"),
+    ):
+        header = {**json.loads(facts().to_json()), **change}
+        with pytest.raises(UsageError, match=message):
+            painter_from(save({"a": torch.zeros(2)}, {"artgen_generator": json.dumps(header)}), "x.safetensors")
     pickled = io.BytesIO()
     torch.save({"a": torch.zeros(2)}, pickled)
     with pytest.raises(UsageError, match="not a sound safetensors file"):
