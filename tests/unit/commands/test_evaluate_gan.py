@@ -345,7 +345,7 @@ def test_an_out_that_cannot_be_written_is_told_before_anything_is_looked_at(
     flags = ("--samples", str(COUNT), "--cache", tmp_path / "cache", "--out", tmp_path / "file" / "x")
     result = artgen_here("evaluate", "gan", output, kinds, *flags)
     assert result.returncode == 2, result.stderr
-    assert "cannot be written to" in result.stderr
+    assert f"--out {tmp_path}/file/x cannot be written to: " in result.stderr
 
 
 def test_the_figures_are_told_even_if_they_cannot_be_kept(kinds: Path, output: Path, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(
     monkeypatch.setattr(Evaluation, "run", never)
     result = artgen_here("evaluate", "restorer", "identity", data, *NOISE, "--out", tmp_path / "file" / "x")
     assert result.returncode == 2, result.stderr
-    assert "cannot be written to" in result.stdout + result.stderr
+    assert f"--out {tmp_path}/file/x cannot be written to: " in result.stdout
 
 
 def test_the_result_is_told_even_if_it_cannot_be_kept(data: Path, tmp_path: Path) -> None:

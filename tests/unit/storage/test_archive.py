@@ -191,6 +191,23 @@ def test_tar_and_zip_give_the_same_names_the_same_keys(tmp_path):
     assert contents(packs.zipped(tmp_path / "a.zip", files)) == wanted
 
 
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_of_an_output_of_artgen_the_pictures_alone_are_listed(tmp_path, place):
+    top = str(tmp_path / "out") if place == "local" else f"memory://{tmp_path.name}/out"
+    files = ("_artgen/settings.json", "manifest/part-0.parquet", "grid.png", "shards/0.tar")
+    for name in files:
+        atomic.write(uris.join(top, name), PNG if name.endswith(".png") else b"no picture")
+    with pytest.raises(UsageError, match=f"DATA '{top}/x' does not exist"):
+        scan(f"{top}/x", label="DATA")
+    assert [(item.key, item.problem != "") for item in sources(top)] == [("0.tar", True)]
+    atomic.write(uris.join(top, "images/a/1.png"), PNG)
+    assert [item.key for item in scan(top)] == ["a/1.png"]
+    for name in ("images", "shards"):
+        uris.remove(uris.join(top, name))
+    with pytest.raises(UsageError, match=r"is of artgen and holds no restored or generated pictures"):
+        scan(top)
+
+
 def test_output_inside_input_can_be_left_out(tmp_path):
     folder(tmp_path, {"a.png": PNG, "out/images/a.png": PNG, "outside.png": PNG})
     assert set(contents(tmp_path, exclude=str(tmp_path / "out"))) == {"a.png", "outside.png"}

@@ -270,6 +270,16 @@ def test_a_part_damaged_in_a_column_that_planning_does_not_read_is_done_anew_by_
     assert manifest.totals(str(tmp_path)) == {"ok": 6, "failed": 0}
 
 
+def test_a_plan_of_other_facts_is_told_with_the_fix(tmp_path: Path) -> None:
+    folder = tmp_path / "_artgen" / "plan-0123456789abcdef"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text('{"seeds": "0-3"}')
+    (tmp_path / "_artgen" / "current.json").write_text('{"plan": "0123456789abcdef"}')
+    for read in (plans.current, lambda output: list(plans.all_plans(output))):
+        with pytest.raises(StorageError, match=r"of another version .*remove it and _artgen/current.json"):
+            read(str(tmp_path))
+
+
 @pytest.mark.parametrize("where", ["all", "pages", "footer"])
 def test_a_damaged_file_of_units_is_told_with_the_fix(tmp_path: Path, where: str) -> None:
     plan = prepare(tmp_path, sources(4))

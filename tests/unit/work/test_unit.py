@@ -193,6 +193,10 @@ def test_units_of_a_plan_that_another_has_replaced_are_not_committed(tmp_path: P
     with pytest.raises(RunError, match="another run has planned this OUTPUT anew"):
         next(running)
     assert len(list((tmp_path / "manifest").iterdir())) == len(list((tmp_path / "parquet").iterdir())) == 1
+    before = sorted((tmp_path / "images").iterdir())
+    with pytest.raises(RunError, match="another run has planned this OUTPUT anew"):
+        list(unit.run(units([2, 2, 2]), Maker(), Publish(str(tmp_path), ("png",), plan="mine"), threads=4))
+    assert sorted((tmp_path / "images").iterdir()) == before, "nothing is written of a unit that was not begun"
 
 
 def test_a_failed_image_has_no_picture_of_an_attempt_that_died(tmp_path: Path) -> None:
