@@ -299,7 +299,10 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
         return tuple(dict.fromkeys(converted)) if get_origin(args[0]) is Literal else tuple(converted)
     if origin is dict:
         if not isinstance(value, dict):
-            raise UsageError(f"{key} is not a table of KEY = VALUE (its text is not shown: it may hold secrets)")
+            raise UsageError(
+                f"{key} is not a table of KEY = VALUE: on a command line write it as JSON, such as '{{\"KEY\": VALUE}}' "
+                "(its text is not shown: it may hold secrets)"
+            )
         return value
     return _scalar(key, value, hint)
 

@@ -65,8 +65,8 @@ def _cut(x_BCHW: Tensor, place_2B: Tensor) -> Tensor:
     """A rectangle of half the sides, centred anywhere, becomes 0, which is mid-grey."""
     inside = []
     for side, place_B in zip(x_BCHW.shape[2:], place_2B, strict=True):
-        centre = (place_B * side).floor()[:, None]
-        inside.append((torch.arange(side, device=x_BCHW.device) - centre).abs() <= side / 4)
+        right_B1 = torch.arange(side, device=x_BCHW.device) - (place_B * side).floor()[:, None]
+        inside.append((-side / 4 <= right_B1) & (right_B1 < side / 4))
     hole_BHW = inside[0][:, :, None] & inside[1][:, None, :]
     return x_BCHW.masked_fill(hole_BHW[:, None], 0.0)
 

@@ -128,9 +128,15 @@ def without_secrets(recipe: RestorerRecipe) -> dict[str, Any]:
 
 
 def check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
-    """Raises UsageError for a value of a recipe that is out of range or not a number."""
-    if not least <= value <= most:
-        bounds = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
+    """Raises UsageError for a value of a recipe that is out of range, infinite or not a number."""
+    if not least <= value <= most or value == math.inf:
+        bounds = (
+            f"{least} to {most}"
+            if most < math.inf
+            else f"{least} or more"
+            if value < math.inf
+            else "a finite number"
+        )
         raise UsageError(f"{name} is {value}; use {bounds}")
 
 

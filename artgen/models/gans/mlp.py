@@ -10,12 +10,15 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from artgen.errors import UsageError
 from artgen.models.gans.classes import LatentInput, Verdict
 from artgen.models.gans.spec import GanFacts
 
 
-def _layers(widths: Sequence[int]) -> list[nn.Module]:
-    return [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.LeakyReLU(0.2))]
+def _layers(first: int, widths: Sequence[int]) -> list[nn.Module]:
+    if not widths:
+        raise UsageError("widths is empty; give those of the hidden layers, such as [128, 256]")
+    return [layer for pair in pairwise([first, *widths]) for layer in (nn.Linear(*pair), nn.LeakyReLU(0.2))]
 
 
 class MlpGenerator(nn.Module):
@@ -26,7 +29,7 @@ class MlpGenerator(nn.Module):
         self.shape = (facts.channels, facts.height, facts.width)
         self.input = LatentInput(facts.latent, len(facts.classes))
         pixels = facts.channels * facts.height * facts.width
-        self.layers = nn.Sequential(*_layers([self.input.width, *widths]), nn.Linear(widths[-1], pixels), nn.Tanh())
+        self.layers = nn.Sequential(*_layers(self.input.width, widths), nn.Linear(widths[-1], pixels), nn.Tanh())
 
     def forward(self, z_BL: Tensor, labels_B: Tensor | None = None) -> Tensor:
         """Returns x_BCHW in (-1, 1)."""
@@ -39,7 +42,7 @@ class MlpDiscriminator(nn.Module):
     def __init__(self, facts: GanFacts, widths: Sequence[int] = (1024, 512, 256, 128)) -> None:
         super().__init__()
         pixels = facts.channels * facts.height * facts.width
-        self.layers = nn.Sequential(nn.Flatten(), *_layers([pixels, *widths]))
+        self.layers = nn.Sequential(nn.Flatten(), *_layers(pixels, widths))
         self.verdict = Verdict(widths[-1], len(facts.classes))
 
     def forward(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> Tensor:

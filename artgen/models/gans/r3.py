@@ -73,11 +73,18 @@ class Resample(nn.Module):
         return F.interpolate(self.widen(x_BCHW), self.size, mode="bilinear")
 
 
-def _check(base: int, group: int, expansion: int) -> None:
-    if base < 1 or group < 1 or expansion < 1 or base * expansion % group:
-        raise UsageError(
-            f"base {base} times expansion {expansion} is not a multiple of group {group}; choose one that is"
-        )
+def _widths(stages: int, base: int, most: int, group: int, expansion: int) -> list[int]:
+    """Channels of the stages, largest stage first. Raises UsageError where groups do not divide those within a block."""
+    if min(base, most, group, expansion) < 1:
+        raise UsageError(f"base {base}, most {most}, group {group} and expansion {expansion} must be at least 1")
+    widths = [min(base * 2**level, most) for level in range(stages)]
+    for width in widths:
+        if width * expansion % group:
+            name = "base" if width == base else "most"
+            raise UsageError(
+                f"{name} {width} times expansion {expansion} is not a multiple of group {group}; choose one that is"
+            )
+    return widths
 
 
 class R3Generator(nn.Module):
@@ -95,10 +102,9 @@ class R3Generator(nn.Module):
         expansion: int = 2, stem: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        _check(base, group, expansion)
         self.size = (facts.height, facts.width)
         stages = sizes(*self.size, stem)[::-1]
-        widths = [min(base * 2**level, most) for level in reversed(range(len(stages)))]
+        widths = _widths(len(stages), base, most, group, expansion)[::-1]
         self.input = LatentInput(facts.latent, len(facts.classes))
         self.basis = nn.Parameter(torch.randn(widths[0], *stages[0]))
         self.project = nn.Linear(self.input.width, widths[0], bias=False)
@@ -107,7 +113,7 @@ class R3Generator(nn.Module):
         for (above, below), size in zip(pairwise(widths), stages[1:], strict=True):
             layers += [Resample(above, below, size), *[Block(below, group, expansion) for _ in range(blocks)]]
         if stem:
-            last = nn.Conv2d(base, 4 * facts.channels, 3, padding=1)
+            last = nn.Conv2d(widths[-1], 4 * facts.channels, 3, padding=1)
             with torch.no_grad():
                 # The four pixels that each one becomes start equal, or pictures start as checkerboards
                 # (Aitken et al. 2017, ICNR).
@@ -115,7 +121,7 @@ class R3Generator(nn.Module):
                     values.copy_(values[::4].repeat_interleave(4, 0))  # pyright: ignore[reportOptionalMemberAccess, reportOptionalSubscript]
             layers += [last, nn.PixelShuffle(2)]
         else:
-            layers.append(nn.Conv2d(base, facts.channels, 1))
+            layers.append(nn.Conv2d(widths[-1], facts.channels, 1))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z_BL: Tensor, labels_B: Tensor | None = None) -> Tensor:
@@ -136,12 +142,11 @@ class R3Discriminator(nn.Module):
         expansion: int = 2, stem: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        _check(base, group, expansion)
         stages = sizes(facts.height, facts.width, stem)
-        widths = [min(base * 2**level, most) for level in range(len(stages))]
+        widths = _widths(len(stages), base, most, group, expansion)
         self.odd = (facts.height % 2, facts.width % 2) if stem else (0, 0)
-        first = nn.Conv2d(facts.channels, base, 4, 2, 1) if stem else nn.Conv2d(facts.channels, base, 1)
-        layers: list[nn.Module] = [first, *[Block(base, group, expansion) for _ in range(blocks)]]
+        first = nn.Conv2d(facts.channels, widths[0], 4, 2, 1) if stem else nn.Conv2d(facts.channels, widths[0], 1)
+        layers: list[nn.Module] = [first, *[Block(widths[0], group, expansion) for _ in range(blocks)]]
         for (above, below), size in zip(pairwise(widths), stages[1:], strict=True):
             layers += [Resample(above, below, size), *[Block(below, group, expansion) for _ in range(blocks)]]
         gather = nn.Conv2d(widths[-1], widths[-1], stages[-1], groups=widths[-1], bias=False)

@@ -108,6 +108,13 @@ def test_a_verdict_is_of_one_picture_alone(architecture):
     assert torch.allclose(judge(x)[:2], judge(x[:2]), atol=1e-5)
 
 
+@pytest.mark.parametrize("stem", [True, False])
+def test_no_stage_is_wider_than_most(stem):
+    params = {"base": 8, "most": 4, "group": 4, "stem": stem}
+    x = build_generator(facts(params=params))(torch.randn(2, 8))
+    assert build_discriminator(facts(), params)(x).shape == (2,)
+
+
 def test_classes_change_pictures_and_verdicts():
     given = facts(classes=("a", "b"))
     z, x = torch.randn(1, 8), torch.randn(1, 1, 28, 28)
@@ -132,6 +139,12 @@ def test_the_articles_generator_has_its_layers():
         (lambda: build_generator(facts(architecture="r3", params={"bass": 3})), "does not take the parameters"),
         (lambda: build_generator(GanFacts("r33", 28, 28, 1, 8)), "did you mean 'r3'"),
         (lambda: build_generator(facts(params={"base": 7, "group": 4})), "not a multiple of group 4"),
+        (
+            lambda: build_generator(facts(height=64, width=64, params={"base": 4, "most": 17, "group": 4})),
+            "most 17 times expansion 2 is not a multiple of group 4",
+        ),
+        (lambda: build_discriminator(facts(), {"most": 0}), "most 0, group 16 and expansion 2 must be at least 1"),
+        (lambda: build_generator(GanFacts("mlp", 28, 28, 1, 8, params={"widths": []})), "widths is empty"),
         (lambda: build_generator(facts("dcgan", height=30)), "cannot halve one of 30x28"),
         (lambda: facts(height=300), "height is 300"),
         (lambda: facts(channels=2), "channels is 2"),

@@ -197,6 +197,16 @@ def test_pictures_move_by_an_eighth_at_most_and_black_moves_in():
     assert set(moved.unique().tolist()) == {-1.0, 1.0}
 
 
+@pytest.mark.parametrize(("height", "width"), [(28, 32), (29, 35)])
+def test_a_hole_has_half_the_sides_and_a_quarter_of_the_area_at_most(height, width):
+    x, chance = torch.ones(400, 1, height, width), dice()
+    chance[7], chance[8] = 1.0, 1.0  # no colour, no move
+    hole = (augment(x, 0.999, chance) == 0).float()
+    high, wide = hole.amax((1, 3)).sum(1).max(), hole.amax((1, 2)).sum(1).max()
+    assert abs(high - height / 2) <= 0.5 >= abs(wide - width / 2)
+    assert hole.mean((1, 2, 3)).max() <= (0.27 if height % 2 else 0.25)
+
+
 def test_the_probability_follows_overfitting():
     assert adapted(0.2, 0.9, 0.6, ADA_IMAGES // 10) == pytest.approx(0.3)
     assert adapted(0.2, 0.1, 0.6, ADA_IMAGES // 10) == pytest.approx(0.1)
