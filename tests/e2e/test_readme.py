@@ -67,7 +67,7 @@ def test_shell_line(
             fs, path = uri.filesystem(f"{bucket}/scans/{name}", server.options)
             fs.pipe_file(path, data)
         words = [word.replace("s3://bucket", bucket) for word in words]
-    outputs = ("restored", "sharded", "repaired", "damaged", "mended", "samples", "garments")
+    outputs = ("restored", "sharded", "repaired", "damaged", "mended", "samples", "emoji")
     out = next((n for n, word in enumerate(words) if word.rstrip("/") in outputs), None)
     if out is not None and words[1] != "status":
         words[out] = str(tmp_path / "out")

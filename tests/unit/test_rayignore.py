@@ -35,4 +35,4 @@ def test_the_package_is_small_and_holds_the_code_alone(tmp_path: Path) -> None:
     assert {"artgen", "jobs", "pyproject.toml"} <= tops
     assert not tops & {".git", ".venv", "tests", "bench", "scratch", "demo-output", "docs"}
     assert not any(name.startswith("artgen/demo/") for name in names)
-    assert package.stat().st_size < 11e6  # 9 of them are the two models that ship
+    assert package.stat().st_size < 12e6  # 10 of them are the two models that ship

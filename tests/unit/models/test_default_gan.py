@@ -27,7 +27,7 @@ def test_the_file_is_small_and_its_card_tells_which_it_is(default):
     assert len(data) < 5 * 1024**2
     assert hashlib.sha256(data).hexdigest() in card
     assert default.facts.card.endswith("gans/default.md")
-    for word in ("Fashion-MNIST", "MIT", *default.facts.classes):
+    for word in ("Twemoji", "CC-BY 4.0", *default.facts.classes):
         assert word in card
 
 
@@ -44,5 +44,6 @@ def test_pictures_of_a_class_are_alike_and_none_is_another(default):
 
 def test_what_is_generated_is_neither_empty_nor_flat(default):
     pictures = sample(default, range(100))
-    assert pictures.reshape(100, -1).std(1).min() > 20
-    assert (pictures == 0).mean() < 0.9
+    contrast = pictures.reshape(100, -1).std(1)
+    assert (contrast > 25).sum() >= 97, "a light hand may be nearly white, as the card says"
+    assert (pictures >= 250).mean() < 0.6
