@@ -131,10 +131,12 @@ def _command(program: str, folder: Path, port: int, others: list[int]) -> list[s
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free, as are those 10,000 above, where seaweedfs puts its gRPC."""
+    """Ports that are free, as are those 10,000 above, where seaweedfs puts its gRPC; all below those that systems give to
+    connections of their own (32768 and up on Linux), one of which may have taken the port of a server that starts again.
+    """
     found: list[int] = []
     while len(found) < count:
-        port = 20_000 + secrets.randbelow(20_000)
+        port = 12_000 + secrets.randbelow(10_000)
         if port not in found and all(_is_free(p) for p in (port, port + 10_000)):
             found.append(port)
     return found
