@@ -61,10 +61,9 @@ def _header(pixels: np.ndarray, alpha: np.ndarray | None) -> tuple[bytes, int]:
     """Signature and IHDR (PNG 1.2, section 4.1.1), and the bytes of a pixel. Raises as `encode_png`."""
     height, width, channels = _checked(pixels, alpha)
     colour_type = _COLOUR_TYPE[channels, alpha is not None]
-    header = struct.pack(">IIBBBBB", width, height, pixels.dtype.itemsize * 8, colour_type, 0, 0, 0)
-    return b"".join((_SIGNATURE, *_chunk(b"IHDR", header))), (
-        channels + (alpha is not None)
-    ) * pixels.dtype.itemsize
+    body = struct.pack(">IIBBBBB", width, height, pixels.dtype.itemsize * 8, colour_type, 0, 0, 0)
+    pixel_bytes = (channels + (alpha is not None)) * pixels.dtype.itemsize
+    return b"".join((_SIGNATURE, *_chunk(b"IHDR", body))), pixel_bytes
 
 
 def _file(header: bytes, metadata: Metadata, filtered: Iterable[np.ndarray]) -> bytes:

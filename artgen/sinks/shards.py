@@ -59,10 +59,9 @@ class Shard:
             uri.remove(self._uri, self._options)
             return
         with atomic.explained(self._uri):
-            written = (
-                self._spool.file.tell() + 2 * tarfile.BLOCKSIZE
-            )  # two blocks of zeros are the end of an archive
-            self._spool.file.write(bytes(2 * tarfile.BLOCKSIZE + -written % tarfile.RECORDSIZE))
+            end = 2 * tarfile.BLOCKSIZE  # of zeros, and on to a whole record
+            rest = -(self._spool.file.tell() + end) % tarfile.RECORDSIZE
+            self._spool.file.write(bytes(end + rest))
         self._spool.publish()
 
     def abort(self) -> None:

@@ -129,14 +129,10 @@ def without_secrets(recipe: RestorerRecipe) -> dict[str, Any]:
 
 def check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
     """Raises UsageError for a value of a recipe that is out of range, infinite or not a number."""
-    if not least <= value <= most or value == math.inf:
-        bounds = (
-            f"{least} to {most}"
-            if most < math.inf
-            else f"{least} or more"
-            if value < math.inf
-            else "a finite number"
-        )
+    if value == most == math.inf:
+        raise UsageError(f"{name} is {value}; use a finite number")
+    if not least <= value <= most:
+        bounds = f"{least} or more" if most == math.inf else f"{least} to {most}"
         raise UsageError(f"{name} is {value}; use {bounds}")
 
 

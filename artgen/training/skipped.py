@@ -24,10 +24,10 @@ class Skipped:
             name for name in uri.names(self._folder, options)
             if (found := _NAME.fullmatch(name)) and int(found[1]) % rank.world == rank.number and name != self._name
         ]  # fmt: skip
-        self._told = self._read(self._name)
+        self._told = _read(self._folder, self._name, options)
         self.before: dict[str, str] = {}
         for name in self._others:
-            self.before |= self._read(name)
+            self.before |= _read(self._folder, name, options)
         self.before |= self._told
 
     def tell(self, unusable: Mapping[str, str]) -> None:
@@ -41,14 +41,15 @@ class Skipped:
             uri.remove(uri.join(self._folder, name), self._options)
         self._others = []
 
-    def _read(self, name: str) -> dict[str, str]:
-        return json.loads(uri.read_or_none(uri.join(self._folder, name), self._options) or b"{}")
-
 
 def read_skipped(run: str, options: uri.Options | None = None) -> dict[str, str]:
     """What the files of all ranks say."""
     folder = uri.join(run, "skipped")
     skipped: dict[str, str] = {}
     for name in filter(_NAME.fullmatch, uri.names(folder, options)):
-        skipped |= json.loads(uri.read_or_none(uri.join(folder, name), options) or b"{}")
+        skipped |= _read(folder, name, options)
     return dict(sorted(skipped.items()))
+
+
+def _read(folder: str, name: str, options: uri.Options | None) -> dict[str, str]:
+    return json.loads(uri.read_or_none(uri.join(folder, name), options) or b"{}")

@@ -98,8 +98,9 @@ def forsaken(plan: Plan, options: dict[str, Any] | None = None) -> set[str]:
     """Names of pictures that a process which died may have written for an earlier plan, and that no row has: those of its
     units under way, where this plan is of other images. Raises StorageError.
     """
-    committed = {unit.partition(".")[0] for unit in Ledger(plan.output, options).units()}
-    dead = {unit for unit in _left(plan.output, options) - committed if plan.ref_of(unit) is None}
+    dead = {unit for unit in _left(plan.output, options) if plan.ref_of(unit) is None}
+    if dead:  # as after nearly no run: the rows need not be listed
+        dead -= {unit.partition(".")[0] for unit in Ledger(plan.output, options).units()}
     found = {entry.name for entry in _entries(plan, dead, options)}
     damaged: list[str] = []
     if found:
